@@ -1,0 +1,2 @@
+//! Exact attention.
+#![allow(missing_docs)]
