@@ -1,0 +1,178 @@
+//! The request, as a sentence: `Attention::new(q, k, v).causal(BottomRight).run()?`.
+
+mod plan;
+mod prefill;
+mod rowwise;
+
+pub(crate) use plan::{Path, Problem};
+
+use crate::{
+    AttentionError, Element, TensorView,
+    isa::InstructionSet,
+    mask::{Causal, Mask, Window},
+    readout::{Array, Read},
+};
+
+/// Softmax attention over views of q `[batch, heads, queries, dim]`, k `[batch, kv_heads, keys, dim]`
+/// and v `[batch, kv_heads, keys, value_dim]`, with every option the command knows.
+///
+/// `heads` is a multiple of `kv_heads`: query head `h` reads key head `h / (heads / kv_heads)`.
+/// Scores are `softcap(q·k · scale) − slope·|i + offset − j| + mask`. A query that may see no key gives
+/// zeros. A key or value that a query may not see never touches its row, not even as NaN.
+#[derive(Clone, Debug)]
+pub struct Attention<'a, T> {
+    q: TensorView<'a, T>,
+    k: TensorView<'a, T>,
+    v: TensorView<'a, T>,
+    scale: Option<f64>,
+    softcap: f64,
+    causal: Option<Causal>,
+    window: Window,
+    mask: Option<Mask<'a>>,
+    kv_lengths: Option<&'a [i64]>,
+    sinks: Option<&'a [f32]>,
+    alibi_slopes: Option<&'a [f32]>,
+    read: Read,
+    isa: Option<InstructionSet>,
+}
+
+/// The answer to an [`Attention`] request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attended<T> {
+    /// `[batch, heads, queries, value_dim]`, one after the other.
+    pub out: Vec<T>,
+    /// The shape of `out`.
+    pub shape: [usize; 4],
+    /// The readouts that were asked for, by name; `sink_weight` too where sinks were given.
+    pub readouts: Vec<Array>,
+}
+
+impl<T> Attended<T> {
+    /// The readout array of this name (`entropy`, `top_index`, …), if it was asked for.
+    pub fn readout(&self, name: &str) -> Option<&Array> {
+        self.readouts.iter().find(|array| array.name == name)
+    }
+}
+
+impl<'a, T: Element> Attention<'a, T> {
+    /// Plain attention of these views: no mask, scale 1/√dim.
+    pub fn new(q: TensorView<'a, T>, k: TensorView<'a, T>, v: TensorView<'a, T>) -> Self {
+        Self {
+            q,
+            k,
+            v,
+            scale: None,
+            softcap: 0.0,
+            causal: None,
+            window: Window::default(),
+            mask: None,
+            kv_lengths: None,
+            sinks: None,
+            alibi_slopes: None,
+            read: Read::new(),
+            isa: None,
+        }
+    }
+
+    /// What q·k is multiplied with instead of 1/√dim.
+    pub fn scale(mut self, scale: f64) -> Self {
+        self.scale = Some(scale);
+        self
+    }
+
+    /// Scores become `cap · tanh(score / cap)` before any mask; 0 turns it off.
+    pub fn softcap(mut self, cap: f64) -> Self {
+        self.softcap = cap;
+        self
+    }
+
+    /// Query `i` sees keys up to `i + offset` only.
+    pub fn causal(mut self, causal: Causal) -> Self {
+        self.causal = Some(causal);
+        self
+    }
+
+    /// Keeps only keys near the query's position.
+    pub fn window(mut self, window: Window) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// A boolean or additive mask.
+    pub fn mask(mut self, mask: Mask<'a>) -> Self {
+        self.mask = Some(mask);
+        self
+    }
+
+    /// `[batch]`: how many keys of each batch element are real; those after them are padding.
+    pub fn kv_lengths(mut self, lengths: &'a [i64]) -> Self {
+        self.kv_lengths = Some(lengths);
+        self
+    }
+
+    /// `[heads]`: one extra logit per head that takes weight and gives no value.
+    pub fn sinks(mut self, sinks: &'a [f32]) -> Self {
+        self.sinks = Some(sinks);
+        self
+    }
+
+    /// `[heads]`: the score loses `slope · |i + offset − j|` (Press et al. 2021).
+    pub fn alibi_slopes(mut self, slopes: &'a [f32]) -> Self {
+        self.alibi_slopes = Some(slopes);
+        self
+    }
+
+    /// What to read out beside the output.
+    pub fn read(mut self, read: Read) -> Self {
+        self.read = read;
+        self
+    }
+
+    /// Forces an instruction set instead of the best one of this CPU.
+    pub fn instruction_set(mut self, isa: InstructionSet) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+
+    /// The view of the queries.
+    pub fn q(&self) -> TensorView<'a, T> {
+        self.q
+    }
+
+    /// The view of the keys.
+    pub fn k(&self) -> TensorView<'a, T> {
+        self.k
+    }
+
+    /// The view of the values.
+    pub fn v(&self) -> TensorView<'a, T> {
+        self.v
+    }
+
+    /// Checks every shape and fills in every default.
+    pub(crate) fn checked(&self) -> Result<Problem<'a, T>, AttentionError> {
+        Problem::new(self)
+    }
+
+    /// Computes the output and the readouts.
+    ///
+    /// Threads are those of the rayon pool that the caller runs in. The output has the same bits for
+    /// any number of threads.
+    ///
+    /// # Errors
+    /// When shapes do not fit together, an option has no meaning, or the instruction set that was
+    /// asked for is missing here.
+    pub fn run(&self) -> Result<Attended<T>, AttentionError> {
+        let problem = self.checked()?;
+        let isa = InstructionSet::choose(self.isa)?;
+        let sink_weight = problem.sinks.is_some();
+        let readouts = self.read.start(&problem.shape(), sink_weight)?;
+        let mut out = vec![T::default(); problem.out_len()];
+        match problem.path() {
+            Path::Prefill => prefill::run(&problem, isa, &mut out),
+            Path::Rowwise => rowwise::run(&problem, &mut out),
+        }
+        let readouts = rowwise::read(&problem, readouts);
+        Ok(Attended { out, shape: problem.out_shape(), readouts })
+    }
+}

@@ -1,0 +1,145 @@
+//! From a request to a checked problem: shapes fit, defaults are filled in, the path is chosen.
+
+use super::Attention;
+use crate::{
+    AttentionError, Element, TensorView,
+    mask::{Mask, Visibility},
+    readout::Shape,
+};
+
+/// How a problem is computed. The choice depends on shapes and types alone, never on the threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// Tiles of queries in the vector lanes, f32 arithmetic.
+    Prefill,
+    /// One query after the other in f64: for f64 arrays.
+    Rowwise,
+}
+
+/// A checked request.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem<'a, T> {
+    pub(crate) q: TensorView<'a, T>,
+    pub(crate) k: TensorView<'a, T>,
+    pub(crate) v: TensorView<'a, T>,
+    pub(crate) batch: usize,
+    pub(crate) heads: usize,
+    /// Query heads per key head.
+    pub(crate) group: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) dim: usize,
+    pub(crate) value_dim: usize,
+    pub(crate) scale: f64,
+    /// 0 where there is none.
+    pub(crate) softcap: f64,
+    pub(crate) sinks: Option<&'a [f32]>,
+    pub(crate) alibi_slopes: Option<&'a [f32]>,
+    pub(crate) visibility: Visibility<'a>,
+}
+
+impl<'a, T: Element> Problem<'a, T> {
+    pub(crate) fn new(request: &Attention<'a, T>) -> Result<Self, AttentionError> {
+        let Attention { q, k, v, .. } = *request;
+        let [batch, heads, queries, dim] = q.shape();
+        let [k_batch, kv_heads, keys, k_dim] = k.shape();
+        let [v_batch, v_heads, v_keys, value_dim] = v.shape();
+        if k_batch != batch || k_dim != dim {
+            return Err(AttentionError::shape(
+                "k",
+                &k.shape(),
+                format!("[{batch}, kv_heads, keys, {dim}] beside q {:?}", q.shape()),
+            ));
+        }
+        if [v_batch, v_heads, v_keys] != [batch, kv_heads, keys] {
+            let expected = format!("[{batch}, {kv_heads}, {keys}, value_dim] beside k {:?}", k.shape());
+            return Err(AttentionError::shape("v", &v.shape(), expected));
+        }
+        if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
+            let expected = format!("a number of heads that is a multiple of k's {kv_heads}");
+            return Err(AttentionError::shape("q", &q.shape(), expected));
+        }
+        for (what, shape, len) in [("q", q.shape(), dim), ("v", v.shape(), value_dim)] {
+            if len == 0 {
+                return Err(AttentionError::shape(what, &shape, "vectors of at least one number"));
+            }
+        }
+        for (what, per_head) in [("sinks", request.sinks), ("alibi_slopes", request.alibi_slopes)] {
+            if let Some(values) = per_head.filter(|values| values.len() != heads) {
+                return Err(AttentionError::shape(what, &[values.len()], format!("[heads] = [{heads}]")));
+            }
+        }
+        let scale = request.scale.unwrap_or(1.0 / (dim as f64).sqrt());
+        if !scale.is_finite() {
+            return Err(AttentionError::value("scale", scale, "is not a finite number"));
+        }
+        if !(request.softcap.is_finite() && request.softcap >= 0.0) {
+            return Err(AttentionError::value(
+                "softcap",
+                request.softcap,
+                "is not a positive number, nor 0 for none",
+            ));
+        }
+        let visibility = Visibility::new(
+            [batch, heads, queries, keys],
+            request.causal,
+            request.window,
+            request.kv_lengths,
+            request.mask,
+        )?;
+        let problem = Self {
+            q,
+            k,
+            v,
+            batch,
+            heads,
+            group: heads / kv_heads,
+            queries,
+            keys,
+            dim,
+            value_dim,
+            scale,
+            softcap: request.softcap,
+            sinks: request.sinks,
+            alibi_slopes: request.alibi_slopes,
+            visibility,
+        };
+        // A view may repeat values with stride 0, so the output can be larger than any input.
+        let values = problem.out_shape().into_iter().try_fold(1usize, |n, len| n.checked_mul(len));
+        if values.is_none_or(|n| n > isize::MAX as usize / size_of::<T>()) {
+            return Err(AttentionError::shape(
+                "out",
+                &problem.out_shape(),
+                "an output that fits into memory",
+            ));
+        }
+        Ok(problem)
+    }
+
+    /// What readouts need to know of the problem.
+    pub(crate) fn shape(&self) -> Shape {
+        let Self { batch, heads, queries, keys, .. } = *self;
+        Shape { batch, heads, queries, keys }
+    }
+
+    pub(crate) fn out_shape(&self) -> [usize; 4] {
+        [self.batch, self.heads, self.queries, self.value_dim]
+    }
+
+    pub(crate) fn out_len(&self) -> usize {
+        self.out_shape().iter().product()
+    }
+
+    pub(crate) fn path(&self) -> Path {
+        if T::WIDER_THAN_F32 { Path::Rowwise } else { Path::Prefill }
+    }
+
+    pub(crate) fn mask(&self) -> Option<&Mask<'a>> {
+        self.visibility.mask()
+    }
+
+    /// The bias slope of this head, 0 where there is none.
+    pub(crate) fn slope(&self, head: usize) -> f32 {
+        self.alibi_slopes.map_or(0.0, |slopes| slopes[head])
+    }
+}

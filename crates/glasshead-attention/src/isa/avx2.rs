@@ -1,0 +1,104 @@
+//! AVX2 with FMA.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd};
+
+/// Proof that this CPU has AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    pub(super) fn new() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+    }
+
+    pub(super) fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx2,fma")]
+        fn trampoline<K: Kernel>(token: Avx2, kernel: K) -> K::Out {
+            kernel.run(token)
+        }
+        // SAFETY: the token proves that the CPU has both features.
+        unsafe { trampoline(self, kernel) }
+    }
+}
+
+impl Simd for Avx2 {
+    type F = __m256;
+    const LANES: usize = 8;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        // SAFETY: the token proves AVX2; so below.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn lanes(self) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> Self::F {
+        // SAFETY: AVX2 by the token; the slice index proves 8 readable numbers.
+        unsafe { _mm256_loadu_ps(from[..8].as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, x: Self::F, to: &mut [f32]) {
+        // SAFETY: AVX2 by the token; the slice index proves 8 writable numbers.
+        unsafe { _mm256_storeu_ps(to[..8].as_mut_ptr(), x) }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: the token proves FMA.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn select_less(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    fn round(self, x: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+    }
+    #[inline(always)]
+    fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            // Two halves, because 2ⁿ itself may be too small for a float while the product is not.
+            let bias = _mm256_set1_epi32(127);
+            let n = _mm256_cvtps_epi32(n);
+            let half = _mm256_srai_epi32::<1>(n);
+            let first = _mm256_slli_epi32::<23>(_mm256_add_epi32(half, bias));
+            let second = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_sub_epi32(n, half), bias));
+            _mm256_mul_ps(_mm256_mul_ps(x, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second))
+        }
+    }
+}

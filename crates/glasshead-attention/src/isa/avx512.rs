@@ -1,0 +1,100 @@
+//! AVX-512F.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd};
+
+/// Proof that this CPU has AVX-512F.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    pub(super) fn new() -> Option<Self> {
+        is_x86_feature_detected!("avx512f").then_some(Self(()))
+    }
+
+    pub(super) fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx512f")]
+        fn trampoline<K: Kernel>(token: Avx512, kernel: K) -> K::Out {
+            kernel.run(token)
+        }
+        // SAFETY: the token proves that the CPU has the feature.
+        unsafe { trampoline(self, kernel) }
+    }
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    const LANES: usize = 16;
+    const ROWS: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        // SAFETY: the token proves AVX-512F; so below.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn lanes(self) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe {
+            _mm512_setr_ps(
+                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
+            )
+        }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> Self::F {
+        // SAFETY: AVX-512F by the token; the slice index proves 16 readable numbers.
+        unsafe { _mm512_loadu_ps(from[..16].as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, x: Self::F, to: &mut [f32]) {
+        // SAFETY: AVX-512F by the token; the slice index proves 16 writable numbers.
+        unsafe { _mm512_storeu_ps(to[..16].as_mut_ptr(), x) }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn select_less(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes) }
+    }
+    #[inline(always)]
+    fn round(self, x: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+    }
+    #[inline(always)]
+    fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_scalef_ps(x, n) }
+    }
+}

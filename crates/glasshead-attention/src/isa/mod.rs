@@ -1,0 +1,246 @@
+//! Instruction sets: a dozen vector operations, and the only unsafe code of the project.
+//!
+//! A set is a token of size zero whose `new` asks the CPU; holding one is the proof that its
+//! instructions exist. Kernels are written once over [`Simd`] and run by [`InstructionSet::dispatch`],
+//! which enters them through one `#[target_feature]` trampoline per set.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use std::sync::OnceLock;
+
+use crate::AttentionError;
+
+/// Vectors of `f32` and what can be done with them. Methods are safe: the token is the proof.
+pub(crate) trait Simd: Copy + Send + Sync {
+    /// `LANES` numbers.
+    type F: Copy + Send + Sync;
+    /// How many numbers a vector holds.
+    const LANES: usize;
+    /// Rows of a register tile of two vectors: as many as the registers hold beside its operands.
+    const ROWS: usize;
+    /// The same number in every lane.
+    fn splat(self, x: f32) -> Self::F;
+    /// `0, 1, 2, …`
+    fn lanes(self) -> Self::F;
+    /// The first `LANES` numbers of `from`.
+    fn load(self, from: &[f32]) -> Self::F;
+    /// Writes the lanes to the first `LANES` places of `to`.
+    fn store(self, x: Self::F, to: &mut [f32]);
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once where the set can do that.
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b`: b where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? yes : no`, by lane; no where either is NaN.
+    fn select_less(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
+    /// To the nearest whole number, ties to even; |x| < 2²².
+    fn round(self, x: Self::F) -> Self::F;
+    /// `x · 2ⁿ` for whole n from −200 to 127, rounded once, down to subnormal numbers and 0.
+    fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F;
+}
+
+/// Something to run with vectors, whatever the set. Implementations of `run` are `#[inline(always)]`, so
+/// that they are compiled inside the trampoline of each set.
+pub(crate) trait Kernel {
+    /// What comes out.
+    type Out;
+    /// Runs with the vectors of `simd`.
+    fn run<S: Simd>(self, simd: S) -> Self::Out;
+}
+
+/// An instruction set for the fused path. All give the same answer within rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InstructionSet {
+    /// Plain Rust, on every CPU.
+    Scalar,
+    /// AVX2 with FMA: 8 numbers at a time.
+    Avx2,
+    /// AVX-512F: 16 numbers at a time.
+    Avx512,
+}
+
+/// Names an instruction set that every request without one of its own uses.
+const VARIABLE: &str = "GLASSHEAD_ISA";
+
+impl InstructionSet {
+    /// All sets, the best last.
+    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+
+    /// The name that the command line takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// The set of this name, whether this CPU has it or not.
+    ///
+    /// # Errors
+    /// [`AttentionError::UnknownInstructionSet`]
+    pub fn from_name(name: &str) -> Result<Self, AttentionError> {
+        let unknown = || AttentionError::UnknownInstructionSet(name.to_owned());
+        Self::ALL.into_iter().find(|set| set.name() == name).ok_or_else(unknown)
+    }
+
+    /// How many f32 it computes at a time.
+    pub fn lanes(self) -> usize {
+        match self {
+            Self::Scalar => <scalar::Scalar as Simd>::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => <avx2::Avx2 as Simd>::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => <avx512::Avx512 as Simd>::LANES,
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => <scalar::Scalar as Simd>::LANES,
+        }
+    }
+
+    /// Whether this CPU has it.
+    pub fn is_here(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::Avx2::new().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::Avx512::new().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+
+    /// The sets of this CPU, the best last.
+    pub fn here() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|set| set.is_here()).collect()
+    }
+
+    pub(crate) fn names_here() -> String {
+        Self::here().into_iter().map(Self::name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The set that a request without one of its own uses: that of the environment variable
+    /// `GLASSHEAD_ISA`, else the best of this CPU.
+    ///
+    /// # Errors
+    /// When the variable names an unknown set, or one that this CPU lacks.
+    pub fn default_here() -> Result<Self, AttentionError> {
+        static DEFAULT: OnceLock<Result<InstructionSet, AttentionError>> = OnceLock::new();
+        DEFAULT
+            .get_or_init(|| match std::env::var(VARIABLE) {
+                Ok(name) if !name.is_empty() => Self::from_name(&name)?.checked(),
+                _ => Ok(Self::here().pop().unwrap_or(Self::Scalar)),
+            })
+            .clone()
+    }
+
+    /// The set asked for, or the default.
+    pub(crate) fn choose(asked: Option<Self>) -> Result<Self, AttentionError> {
+        asked.map_or_else(Self::default_here, Self::checked)
+    }
+
+    fn checked(self) -> Result<Self, AttentionError> {
+        if self.is_here() { Ok(self) } else { Err(AttentionError::MissingInstructionSet { asked: self }) }
+    }
+
+    /// Runs a kernel with this set; with the plain one where this CPU lacks it.
+    pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
+        #[cfg(target_arch = "x86_64")]
+        match self {
+            Self::Avx512 => {
+                if let Some(token) = avx512::Avx512::new() {
+                    return token.enter(kernel);
+                }
+            }
+            Self::Avx2 => {
+                if let Some(token) = avx2::Avx2::new() {
+                    return token.enter(kernel);
+                }
+            }
+            Self::Scalar => {}
+        }
+        kernel.run(scalar::Scalar)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Operations;
+
+    impl Kernel for Operations {
+        type Out = Vec<Vec<f32>>;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> Self::Out {
+            let nan = simd.splat(f32::NAN);
+            let (two, three) = (simd.splat(2.0), simd.splat(3.0));
+            let lanes = simd.lanes();
+            let results = [
+                simd.add(two, three),
+                simd.sub(two, three),
+                simd.mul(two, three),
+                simd.div(three, two),
+                simd.mul_add(two, three, two),
+                simd.max(two, three),
+                simd.max(two, nan),
+                simd.max(nan, two),
+                simd.select_less(two, three, lanes, nan),
+                simd.select_less(nan, three, nan, two),
+                simd.round(simd.splat(2.5)),
+                simd.round(simd.splat(-3.5)),
+                simd.mul_pow2(three, simd.splat(-149.0)),
+                simd.mul_pow2(three, simd.splat(-200.0)),
+                simd.mul_pow2(three, simd.splat(4.0)),
+            ];
+            let mut out = vec![vec![0.0; S::LANES]; results.len()];
+            for (out, result) in out.iter_mut().zip(results) {
+                simd.store(result, out);
+            }
+            let loaded = simd.load(&(0..S::LANES).map(|i| i as f32).collect::<Vec<_>>());
+            let mut back = vec![0.0; S::LANES];
+            simd.store(loaded, &mut back);
+            out.push(back);
+            out
+        }
+    }
+
+    #[test]
+    fn every_set_of_this_machine_does_the_same() {
+        let tiny = f32::from_bits(3);
+        let first = [5.0, -1.0, 6.0, 1.5, 8.0, 3.0, f32::NAN, 2.0, 0.0, 2.0, 2.0, -4.0, tiny, 0.0, 48.0, 0.0];
+        for set in InstructionSet::ALL {
+            if !set.is_here() {
+                eprintln!("NOT TESTED: this CPU has no {}", set.name());
+                continue;
+            }
+            let got = set.dispatch(Operations);
+            for (row, expected) in got.iter().zip(first) {
+                assert!(
+                    row[0] == expected || row[0].is_nan() && expected.is_nan(),
+                    "{set:?}: {row:?}, expected {expected}"
+                );
+            }
+            let ramp: Vec<f32> = (0..got[0].len()).map(|i| i as f32).collect();
+            assert_eq!(got[8], ramp, "{set:?}");
+            assert_eq!(got[15], ramp, "{set:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_set_is_an_error_and_no_fallback() {
+        for set in InstructionSet::ALL {
+            assert_eq!(InstructionSet::choose(Some(set)).is_ok(), set.is_here());
+        }
+        assert!(InstructionSet::from_name("avx1024").is_err());
+    }
+}

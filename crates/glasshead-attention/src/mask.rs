@@ -1,0 +1,229 @@
+//! Which keys a query may see. Causal forms, windows and lengths become a key range per query
+//! ([`Visibility::keys`]), so a kernel never visits what they hide; only a mask array needs a look per key.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use crate::{AttentionError, views::values_needed};
+
+/// Query `i` may see key `j` where `j ≤ i + offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Causal {
+    /// Offset 0: the first query sees the first key (torch's `is_causal`).
+    TopLeft,
+    /// Offset `keys − queries`: the last query sees the last key (FlashAttention, MLX, a KV cache).
+    BottomRight,
+    /// An offset of one's own, for instance the number of keys that came before this chunk.
+    Offset(i64),
+}
+
+/// Keeps the keys with `i + offset − left ≤ j ≤ i + offset + right`; `None` leaves that side open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// How many keys before the query's own position are kept.
+    pub left: Option<u64>,
+    /// How many keys after it.
+    pub right: Option<u64>,
+}
+
+/// The values of a mask array.
+#[derive(Clone, Copy, Debug)]
+pub enum MaskValues<'a> {
+    /// True: this query may attend to this key.
+    Bool(&'a [bool]),
+    /// Added to the score; −∞ hides the key.
+    F32(&'a [f32]),
+    /// Added to the score; −∞ hides the key.
+    F64(&'a [f64]),
+    /// Added to the score; −∞ hides the key.
+    F16(&'a [f16]),
+    /// Added to the score; −∞ hides the key.
+    Bf16(&'a [bf16]),
+}
+
+/// A mask that is broadcast to `[batch, heads, queries, keys]`.
+///
+/// The last axis is the exception: it is never broadcast, and where it is shorter than `keys`, the
+/// keys after it are hidden (as in ONNX `Attention`).
+#[derive(Clone, Copy, Debug)]
+pub struct Mask<'a> {
+    values: MaskValues<'a>,
+    shape: [usize; 4],
+    strides: [usize; 4],
+}
+
+impl<'a> Mask<'a> {
+    /// A mask of 1 to 4 axes in C order; axes are aligned at the right, as numpy does it.
+    ///
+    /// # Errors
+    /// When the number of axes or of values does not fit.
+    pub fn new(values: MaskValues<'a>, shape: &[usize]) -> Result<Self, AttentionError> {
+        if shape.is_empty() || shape.len() > 4 {
+            return Err(AttentionError::shape("mask", shape, "1 to 4 axes"));
+        }
+        let mut full = [1usize; 4];
+        full[4 - shape.len()..].copy_from_slice(shape);
+        let mut strides = [0usize; 4];
+        let mut step = 1usize;
+        for axis in (0..4).rev() {
+            // A stride of 0 is the broadcast.
+            strides[axis] = if full[axis] == 1 { 0 } else { step };
+            step = step.saturating_mul(full[axis]);
+        }
+        let found = match values {
+            MaskValues::Bool(x) => x.len(),
+            MaskValues::F32(x) => x.len(),
+            MaskValues::F64(x) => x.len(),
+            MaskValues::F16(x) => x.len(),
+            MaskValues::Bf16(x) => x.len(),
+        };
+        let needed = values_needed(full, strides);
+        if needed.is_none_or(|needed| needed > found) {
+            let needed = needed.unwrap_or(usize::MAX);
+            return Err(AttentionError::OutOfSlice { array: "mask", shape: full, strides, needed, found });
+        }
+        Ok(Self { values, shape: full, strides })
+    }
+
+    fn check(&self, [batch, heads, queries, keys]: [usize; 4]) -> Result<(), AttentionError> {
+        let fits = |len: usize, full: usize| len == 1 || len == full;
+        let [b, h, q, k] = self.shape;
+        if fits(b, batch) && fits(h, heads) && fits(q, queries) && k <= keys {
+            return Ok(());
+        }
+        let expected = format!(
+            "something that broadcasts to [batch, heads, queries, keys] = [{batch}, {heads}, {queries}, {keys}] (the last axis may be shorter)"
+        );
+        Err(AttentionError::shape("mask", &self.shape, expected))
+    }
+
+    /// What is added to the score, `None` where the key is hidden.
+    #[inline]
+    pub(crate) fn bias(&self, batch: usize, head: usize, query: usize, key: usize) -> Option<f64> {
+        let [b, h, q, k] = self.strides;
+        let at = batch * b + head * h + query * q + key * k;
+        let bias = match self.values {
+            MaskValues::Bool(x) => return x[at].then_some(0.0),
+            MaskValues::F32(x) => f64::from(x[at]),
+            MaskValues::F64(x) => x[at],
+            MaskValues::F16(x) => x[at].to_f64(),
+            MaskValues::Bf16(x) => x[at].to_f64(),
+        };
+        (bias != f64::NEG_INFINITY).then_some(bias)
+    }
+}
+
+/// The rules of one request about who may see what, with every default filled in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visibility<'a> {
+    keys: usize,
+    offset: i64,
+    causal: bool,
+    window: Window,
+    lengths: Option<&'a [i64]>,
+    mask: Option<Mask<'a>>,
+}
+
+impl<'a> Visibility<'a> {
+    pub(crate) fn new(
+        shape @ [batch, _, queries, keys]: [usize; 4],
+        causal: Option<Causal>,
+        window: Window,
+        lengths: Option<&'a [i64]>,
+        mask: Option<Mask<'a>>,
+    ) -> Result<Self, AttentionError> {
+        if let Some(mask) = &mask {
+            mask.check(shape)?;
+        }
+        if let Some(lengths) = lengths {
+            if lengths.len() != batch {
+                return Err(AttentionError::shape(
+                    "kv_lengths",
+                    &[lengths.len()],
+                    format!("[batch] = [{batch}]"),
+                ));
+            }
+            if let Some(bad) = lengths.iter().find(|&&n| n < 0 || n as u64 > keys as u64) {
+                return Err(AttentionError::value(
+                    "kv_lengths",
+                    bad,
+                    format!("is not between 0 and the {keys} keys"),
+                ));
+            }
+        }
+        let offset = match causal {
+            None | Some(Causal::TopLeft) => 0,
+            Some(Causal::BottomRight) => keys as i64 - queries as i64,
+            Some(Causal::Offset(offset)) => offset,
+        };
+        Ok(Self { keys, offset, causal: causal.is_some(), window, lengths, mask })
+    }
+
+    /// The position of a query on the axis of the keys.
+    pub(crate) fn position(&self, query: usize) -> i64 {
+        (query as i64).saturating_add(self.offset)
+    }
+
+    /// The keys that causality, window and lengths leave to this query; a mask may hide more of them.
+    pub(crate) fn keys(&self, batch: usize, query: usize) -> Range<usize> {
+        let position = self.position(query);
+        let clamp = |at: i64| at.clamp(0, self.keys as i64) as usize;
+        let mut end = self.keys;
+        let mut start = 0;
+        if let Some(lengths) = self.lengths {
+            end = end.min(clamp(lengths[batch]));
+        }
+        if let Some(mask) = &self.mask {
+            end = end.min(mask.shape[3]);
+        }
+        if self.causal {
+            end = end.min(clamp(position.saturating_add(1)));
+        }
+        if let Some(right) = self.window.right {
+            end = end.min(clamp(position.saturating_add_unsigned(right).saturating_add(1)));
+        }
+        if let Some(left) = self.window.left {
+            start = clamp(position.saturating_sub_unsigned(left));
+        }
+        start.min(end)..end
+    }
+
+    pub(crate) fn mask(&self) -> Option<&Mask<'a>> {
+        self.mask.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(causal: Option<Causal>, window: Window) -> Visibility<'static> {
+        Visibility::new([1, 1, 4, 6], causal, window, None, None).unwrap()
+    }
+
+    #[test]
+    fn causal_forms_differ_by_their_offset() {
+        let open = Window::default();
+        assert_eq!(rules(None, open).keys(0, 0), 0..6);
+        assert_eq!(rules(Some(Causal::TopLeft), open).keys(0, 1), 0..2);
+        assert_eq!(rules(Some(Causal::BottomRight), open).keys(0, 1), 0..4);
+        assert_eq!(rules(Some(Causal::Offset(-2)), open).keys(0, 1), 0..0);
+    }
+
+    #[test]
+    fn windows_keep_both_sides_of_the_position() {
+        let window = Window { left: Some(1), right: Some(2) };
+        assert_eq!(rules(None, window).keys(0, 2), 1..5);
+        assert_eq!(rules(Some(Causal::Offset(1)), window).keys(0, 2), 2..4);
+    }
+
+    #[test]
+    fn offsets_at_the_ends_of_i64_do_not_wrap() {
+        let far = Window { left: Some(u64::MAX), right: Some(u64::MAX) };
+        assert_eq!(rules(Some(Causal::Offset(i64::MAX)), far).keys(0, 3), 0..6);
+        assert_eq!(rules(Some(Causal::Offset(i64::MIN)), far).keys(0, 3), 0..0);
+        let near = Window { left: Some(0), right: None };
+        assert_eq!(rules(Some(Causal::Offset(i64::MAX)), near).keys(0, 3), 6..6);
+    }
+}

@@ -1,0 +1,34 @@
+//! `distance [batch, heads, queries]`: Σ p·|query position − key position|.
+
+use std::sync::Arc;
+
+use super::{Argument, Array, Head, PerQuery, Read, Readout, Shape, nothing_after};
+
+#[derive(Debug)]
+struct Distance;
+
+impl Read {
+    /// `distance`: the mean distance, in tokens, between a query and what it looks at. Positions are
+    /// counted with the causal offset; weight on a sink counts as distance 0.
+    pub fn distance(self) -> Self {
+        self.with(Distance)
+    }
+}
+
+pub(super) fn parse(argument: Argument, _: &Shape) -> Result<Arc<dyn Readout>, String> {
+    nothing_after(argument)?;
+    Ok(Arc::new(Distance))
+}
+
+impl Readout for Distance {
+    fn arrays(&self, shape: &Shape) -> Vec<Array> {
+        vec![Array::of_f32("distance", [shape.queries])]
+    }
+
+    fn start(&self, _: &Shape) -> Box<dyn Head> {
+        PerQuery::start(|row| {
+            let distances = row.keys.iter().map(|&key| row.position.abs_diff(key as i64) as f64);
+            row.weights.iter().zip(distances).map(|(p, distance)| p * distance).sum()
+        })
+    }
+}

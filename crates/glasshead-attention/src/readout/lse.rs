@@ -1,0 +1,30 @@
+//! `lse [batch, heads, queries]`: ln Σ exp(score), the sink counted.
+
+use std::sync::Arc;
+
+use super::{Argument, Array, Head, PerQuery, Read, Readout, Shape, nothing_after};
+
+#[derive(Debug)]
+struct Lse;
+
+impl Read {
+    /// `lse`: ln Σ exp(score) of every query, the sink counted; −∞ where nothing is visible.
+    pub fn lse(self) -> Self {
+        self.with(Lse)
+    }
+}
+
+pub(super) fn parse(argument: Argument, _: &Shape) -> Result<Arc<dyn Readout>, String> {
+    nothing_after(argument)?;
+    Ok(Arc::new(Lse))
+}
+
+impl Readout for Lse {
+    fn arrays(&self, shape: &Shape) -> Vec<Array> {
+        vec![Array::of_f32("lse", [shape.queries])]
+    }
+
+    fn start(&self, _: &Shape) -> Box<dyn Head> {
+        PerQuery::start(|row| row.lse)
+    }
+}

@@ -1,0 +1,352 @@
+//! What the attention looked at. Each readout stands in a file of its own and has the same three verbs:
+//! [`Readout::start`] one per head, [`Head::see`] every row, [`Head::finish`] into arrays.
+//!
+//! To add one: write its file, name it in the list of modules and in `READOUTS` below.
+
+mod blocks;
+mod distance;
+mod entropy;
+mod lse;
+mod max_weight;
+mod received;
+mod rows;
+mod segments;
+mod sink_weight;
+mod top_k;
+
+use std::{fmt::Debug, sync::Arc};
+
+use crate::{AttentionError, reference::Row};
+
+/// The readouts that a list can name, in the order in which `all` gives them: the name, what a list may
+/// say after it, and how that is read.
+const READOUTS: &[(&str, Parse)] = &[
+    ("lse", lse::parse),
+    ("entropy", entropy::parse),
+    ("max", max_weight::parse),
+    ("top", top_k::parse),
+    ("received", received::parse),
+    ("rows", rows::parse),
+    ("segments", segments::parse),
+    ("blocks", blocks::parse),
+    ("distance", distance::parse),
+];
+
+/// Reads the text after `NAME=`, `None` where there is none. [`Argument::All`] asks for a default that
+/// suits the shape.
+type Parse = fn(Argument, &Shape) -> Result<Arc<dyn Readout>, String>;
+
+/// What stands after the name of a readout.
+#[derive(Clone, Copy, Debug)]
+enum Argument<'a> {
+    /// The list says `all`.
+    All,
+    /// `NAME` alone.
+    Missing,
+    /// `NAME=…`
+    Text(&'a str),
+}
+
+/// The sizes that a readout needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Batch elements.
+    pub batch: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Queries per head.
+    pub queries: usize,
+    /// Keys per head.
+    pub keys: usize,
+}
+
+/// One named array of a readout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// `entropy`, `top_index`, …
+    pub name: &'static str,
+    /// `[batch, heads, …]`
+    pub shape: Vec<usize>,
+    /// In C order.
+    pub values: Values,
+}
+
+/// The values of an [`Array`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// Weights, sums of weights, nats, positions.
+    F32(Vec<f32>),
+    /// Indices of keys, −1 for none.
+    I64(Vec<i64>),
+}
+
+impl Array {
+    /// An empty array of floats; `axes` are those after `[batch, heads]`.
+    pub fn of_f32(name: &'static str, axes: impl Into<Vec<usize>>) -> Self {
+        Self { name, shape: axes.into(), values: Values::F32(Vec::new()) }
+    }
+
+    /// An empty array of indices; `axes` are those after `[batch, heads]`.
+    pub fn of_i64(name: &'static str, axes: impl Into<Vec<usize>>) -> Self {
+        Self { name, shape: axes.into(), values: Values::I64(Vec::new()) }
+    }
+
+    /// The values where they are floats.
+    pub fn f32(&self) -> Option<&[f32]> {
+        match &self.values {
+            Values::F32(values) => Some(values),
+            Values::I64(_) => None,
+        }
+    }
+
+    /// The values where they are indices.
+    pub fn i64(&self) -> Option<&[i64]> {
+        match &self.values {
+            Values::I64(values) => Some(values),
+            Values::F32(_) => None,
+        }
+    }
+}
+
+/// Something that can be read out of every head.
+pub trait Readout: Debug + Send + Sync {
+    /// The arrays that [`Head::finish`] gives: name, type and the axes after `[batch, heads]`, still empty.
+    fn arrays(&self, shape: &Shape) -> Vec<Array>;
+    /// Whether the request fits the shape; the error says in words what does not.
+    ///
+    /// # Errors
+    /// A sentence without a subject, for instance "asks for row 9 of 4".
+    fn check(&self, shape: &Shape) -> Result<(), String> {
+        let _ = shape;
+        Ok(())
+    }
+    /// The readout of one head, before its first row.
+    fn start(&self, shape: &Shape) -> Box<dyn Head>;
+}
+
+/// A readout at work on one head.
+pub trait Head: Send {
+    /// One query's row; rows come in ascending order.
+    fn see(&mut self, row: &Row);
+    /// The values of [`Readout::arrays`], in the same order.
+    fn finish(self: Box<Self>) -> Vec<Values>;
+}
+
+/// A list of readouts.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    items: Vec<Arc<dyn Readout>>,
+}
+
+impl Read {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more readout, one's own for instance.
+    pub fn with(mut self, readout: impl Readout + 'static) -> Self {
+        self.items.push(Arc::new(readout));
+        self
+    }
+
+    /// Reads a list as the command takes it: `lse,entropy,top=8,rows=0:4`, or `all`.
+    ///
+    /// `all` stands for every readout: the top 8, the last row, the four quarters of the keys as
+    /// segments, blocks of 64; an item after it replaces its default.
+    ///
+    /// # Errors
+    /// [`AttentionError::Readout`] with the item that is wrong.
+    pub fn parse(list: &str, shape: &Shape) -> Result<Self, AttentionError> {
+        let mut items: Vec<(&str, Arc<dyn Readout>)> = Vec::new();
+        for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            let wrong = |problem: String| AttentionError::Readout { item: item.to_owned(), problem };
+            if item == "all" {
+                for (name, parse) in READOUTS {
+                    if !items.iter().any(|(taken, _)| taken == name) {
+                        items.push((name, parse(Argument::All, shape).map_err(wrong)?));
+                    }
+                }
+                continue;
+            }
+            let (name, argument) = match item.split_once('=') {
+                Some((name, text)) => (name.trim(), Argument::Text(text.trim())),
+                None => (item, Argument::Missing),
+            };
+            let Some((name, parse)) = READOUTS.iter().find(|(known, _)| *known == name) else {
+                let names: Vec<_> = READOUTS.iter().map(|(name, _)| *name).collect();
+                return Err(wrong(format!(
+                    "there is no such readout; there are {} and all",
+                    names.join(", ")
+                )));
+            };
+            let readout = parse(argument, shape).map_err(wrong)?;
+            readout.check(shape).map_err(wrong)?;
+            items.retain(|(taken, _)| taken != name);
+            items.push((name, readout));
+        }
+        Ok(Self { items: items.into_iter().map(|(_, readout)| readout).collect() })
+    }
+
+    /// True when nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(crate) fn start(&self, shape: &Shape, sink_weight: bool) -> Result<Readouts, AttentionError> {
+        let mut items = self.items.clone();
+        if sink_weight {
+            items.push(Arc::new(sink_weight::SinkWeight));
+        }
+        for readout in &items {
+            let wrong = |problem| AttentionError::Readout { item: format!("{readout:?}"), problem };
+            readout.check(shape).map_err(wrong)?;
+            for array in readout.arrays(shape) {
+                let all = [shape.batch, shape.heads].into_iter().chain(array.shape);
+                let count = all.fold(Some(8usize), |n, len| n.and_then(|n| n.checked_mul(len)));
+                if count.is_none_or(|n| n > isize::MAX as usize) {
+                    return Err(wrong("asks for more numbers than memory can hold".into()));
+                }
+            }
+        }
+        Ok(Readouts { items, shape: *shape })
+    }
+}
+
+/// The checked readouts of one run.
+pub(crate) struct Readouts {
+    items: Vec<Arc<dyn Readout>>,
+    shape: Shape,
+}
+
+impl Readouts {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Every readout of one head, before its first row.
+    pub(crate) fn head(&self) -> Vec<Box<dyn Head>> {
+        self.items.iter().map(|readout| readout.start(&self.shape)).collect()
+    }
+
+    /// Puts the heads, in the order `[batch, heads]`, side by side.
+    pub(crate) fn finish(&self, heads: Vec<Vec<Box<dyn Head>>>) -> Vec<Array> {
+        let Shape { batch, heads: head_count, .. } = self.shape;
+        let mut arrays: Vec<Array> = Vec::new();
+        let mut first = Vec::new();
+        for readout in &self.items {
+            first.push(arrays.len());
+            arrays.extend(readout.arrays(&self.shape).into_iter().map(|mut array| {
+                array.shape.splice(0..0, [batch, head_count]);
+                array
+            }));
+        }
+        for head in heads {
+            for (readout, first) in head.into_iter().zip(&first) {
+                for (array, values) in arrays[*first..].iter_mut().zip(readout.finish()) {
+                    match (&mut array.values, values) {
+                        (Values::F32(all), Values::F32(more)) => all.extend(more),
+                        (Values::I64(all), Values::I64(more)) => all.extend(more),
+                        (_, _) => unreachable!("{} gives another type than it announced", array.name),
+                    }
+                }
+            }
+        }
+        arrays
+    }
+}
+
+/// A readout with one number per query.
+struct PerQuery {
+    values: Vec<f32>,
+    of: fn(&Row) -> f64,
+}
+
+impl PerQuery {
+    fn start(of: fn(&Row) -> f64) -> Box<dyn Head> {
+        Box::new(Self { values: Vec::new(), of })
+    }
+}
+
+impl Head for PerQuery {
+    fn see(&mut self, row: &Row) {
+        self.values.push((self.of)(row) as f32);
+    }
+
+    fn finish(self: Box<Self>) -> Vec<Values> {
+        vec![Values::F32(self.values)]
+    }
+}
+
+/// For readouts without an argument.
+fn nothing_after(argument: Argument) -> Result<(), String> {
+    match argument {
+        Argument::Text(_) => Err("takes nothing after its name".into()),
+        Argument::All | Argument::Missing => Ok(()),
+    }
+}
+
+/// For readouts with one number: `NAME=N`, at least 1.
+fn one_number(argument: Argument, default: usize, what: &str) -> Result<usize, String> {
+    match argument {
+        Argument::All => Ok(default),
+        Argument::Missing => Err(format!("says no {what}; write for instance ={default}")),
+        Argument::Text(text) => match text.parse() {
+            Ok(0) | Err(_) => Err(format!("{text:?} is no {what}: a whole number from 1")),
+            Ok(number) => Ok(number),
+        },
+    }
+}
+
+/// For readouts with a list of numbers: `NAME=I:J:…`.
+fn numbers(
+    argument: Argument,
+    default: impl FnOnce() -> Vec<usize>,
+    what: &str,
+) -> Result<Vec<usize>, String> {
+    match argument {
+        Argument::All => Ok(default()),
+        Argument::Missing => Err(format!("says no {what}; write for instance =0:4")),
+        Argument::Text(text) => text
+            .split(':')
+            .map(|item| {
+                item.trim().parse().map_err(|_| format!("{item:?} is no {what}: a whole number from 0"))
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { batch: 1, heads: 1, queries: 5, keys: 10 };
+
+    #[test]
+    fn all_gives_every_readout_once_and_later_items_replace_its_defaults() {
+        let read = Read::parse("all, rows=0:2", &SHAPE).unwrap();
+        assert_eq!(read.items.len(), READOUTS.len());
+        assert!(read.items.iter().any(|item| format!("{item:?}") == "Rows([0, 2])"));
+    }
+
+    #[test]
+    fn wrong_lists_are_refused_by_item() {
+        for list in [
+            "enropy",
+            "top",
+            "top=0",
+            "top=-1",
+            "top=99999999999",
+            "rows=5",
+            "rows=",
+            "segments=4:3",
+            "segments=11",
+            "blocks=0",
+            "lse=3",
+            "rows=a:b",
+        ] {
+            let error = Read::parse(list, &SHAPE).unwrap_err().to_string();
+            assert!(error.contains(list), "{error}");
+        }
+    }
+}

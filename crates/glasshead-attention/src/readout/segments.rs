@@ -1,0 +1,65 @@
+//! `segments [batch, heads, queries, S]`: how much of a query's weight falls into each range of keys.
+
+use std::sync::Arc;
+
+use super::{Argument, Array, Head, Read, Readout, Shape, Values, numbers};
+use crate::reference::Row;
+
+#[derive(Debug)]
+struct Segments(Vec<usize>);
+
+impl Read {
+    /// `segments`: the weight on each range of keys. Segment `s` ends before `ends[s]` and starts where
+    /// the one before it ends; keys after the last end are in no segment.
+    pub fn segments(self, ends: &[usize]) -> Self {
+        self.with(Segments(ends.to_vec()))
+    }
+}
+
+pub(super) fn parse(argument: Argument, shape: &Shape) -> Result<Arc<dyn Readout>, String> {
+    let quarters = || (1..=4).map(|n| (shape.keys as u128 * n / 4) as usize).collect();
+    Ok(Arc::new(Segments(numbers(argument, quarters, "segment end")?)))
+}
+
+impl Readout for Segments {
+    fn arrays(&self, shape: &Shape) -> Vec<Array> {
+        vec![Array::of_f32("segments", [shape.queries, self.0.len()])]
+    }
+
+    fn check(&self, shape: &Shape) -> Result<(), String> {
+        if let Some(pair) = self.0.windows(2).find(|pair| pair[0] > pair[1]) {
+            return Err(format!("has an end {} after {}; ends must ascend", pair[1], pair[0]));
+        }
+        match self.0.last() {
+            Some(&end) if end > shape.keys => Err(format!("has an end {end} past the {} keys", shape.keys)),
+            _ => Ok(()),
+        }
+    }
+
+    fn start(&self, _: &Shape) -> Box<dyn Head> {
+        Box::new(SegmentsHead { ends: self.0.clone(), sums: Vec::new() })
+    }
+}
+
+struct SegmentsHead {
+    ends: Vec<usize>,
+    sums: Vec<f32>,
+}
+
+impl Head for SegmentsHead {
+    fn see(&mut self, row: &Row) {
+        let mut at = 0;
+        for &end in &self.ends {
+            let mut sum = 0.0;
+            while at < row.keys.len() && row.keys[at] < end {
+                sum += row.weights[at];
+                at += 1;
+            }
+            self.sums.push(sum as f32);
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Vec<Values> {
+        vec![Values::F32(self.sums)]
+    }
+}

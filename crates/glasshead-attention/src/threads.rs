@@ -1,0 +1,29 @@
+//! The one place that knows whether there are threads.
+
+/// Calls `work(state, index, chunk)` for every chunk of `values`, in any order, on the caller's rayon
+/// pool; `init` makes one state per run of chunks. Chunks are independent, so threads change no bit.
+pub(crate) fn for_each_chunk<T: Send, S>(
+    values: &mut [T],
+    len: usize,
+    init: impl Fn() -> S + Send + Sync,
+    work: impl Fn(&mut S, usize, &mut [T]) + Send + Sync,
+) {
+    if values.is_empty() || len == 0 {
+        return;
+    }
+    #[cfg(feature = "rayon")]
+    {
+        use rayon::prelude::*;
+        values
+            .par_chunks_mut(len)
+            .enumerate()
+            .for_each_init(init, |state, (index, chunk)| work(state, index, chunk));
+    }
+    #[cfg(not(feature = "rayon"))]
+    {
+        let mut state = init();
+        for (index, chunk) in values.chunks_mut(len).enumerate() {
+            work(&mut state, index, chunk);
+        }
+    }
+}

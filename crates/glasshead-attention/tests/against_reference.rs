@@ -1,0 +1,397 @@
+//! The fused path against the f64 oracle: random shapes, strides, masks, types, every instruction set
+//! of this machine. Tolerance: twice the error of the same computation done plainly in f32 (Dao's rule),
+//! plus what rounding the output to its own type costs.
+
+use glasshead_attention::{
+    Attention, Causal, Element, InstructionSet, Mask, MaskValues, Read, TensorView, Window, reference,
+};
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+/// One random problem; arrays are drawn from `seed`.
+#[derive(Clone, Debug)]
+struct Case {
+    batch: usize,
+    kv_heads: usize,
+    group: usize,
+    queries: usize,
+    keys: usize,
+    dim: usize,
+    value_dim: usize,
+    token_major: bool,
+    causal: Option<Causal>,
+    window: Window,
+    softcap: f64,
+    mask: Option<(bool, [bool; 3])>,
+    lengths: bool,
+    sinks: bool,
+    alibi: bool,
+    spread: f64,
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let causal = prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(Causal::TopLeft)),
+        2 => Just(Some(Causal::BottomRight)),
+        1 => (-20i64..60).prop_map(|offset| Some(Causal::Offset(offset))),
+    ];
+    let side = || proptest::option::weighted(0.3, 0u64..40);
+    let mask = proptest::option::weighted(0.4, (any::<bool>(), any::<[bool; 3]>()));
+    let sizes = (1usize..3, 1usize..3, 1usize..4, 0usize..70, 0usize..300, 1usize..70, 1usize..40);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let softcap = prop_oneof![3 => Just(0.0), 1 => 0.5f64..50.0];
+    (sizes, causal, (side(), side()), softcap, mask, flags, 0.1f64..6.0, any::<u64>()).prop_map(
+        |(sizes, causal, (left, right), softcap, mask, flags, spread, seed)| Case {
+            batch: sizes.0,
+            kv_heads: sizes.1,
+            group: sizes.2,
+            queries: sizes.3,
+            keys: sizes.4,
+            dim: sizes.5,
+            value_dim: sizes.6,
+            token_major: flags.0,
+            causal,
+            window: Window { left, right },
+            softcap,
+            mask,
+            lengths: flags.1,
+            sinks: flags.2,
+            alibi: flags.3,
+            spread,
+            seed,
+        },
+    )
+}
+
+/// Splitmix64: numbers that depend on the seed alone.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Nearly normal: the sum of twelve, less six.
+    fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+    }
+}
+
+/// Arrays of a case, and what else a request borrows.
+struct Arrays<T> {
+    q: Vec<T>,
+    k: Vec<T>,
+    v: Vec<T>,
+    mask_bool: Vec<bool>,
+    mask_f32: Vec<f32>,
+    mask_shape: [usize; 4],
+    lengths: Vec<i64>,
+    sinks: Vec<f32>,
+    slopes: Vec<f32>,
+}
+
+impl Case {
+    fn heads(&self) -> usize {
+        self.kv_heads * self.group
+    }
+
+    fn arrays<T: Element>(&self) -> Arrays<T> {
+        let mut random = Random(self.seed);
+        let mut draw = |count: usize, spread: f64| -> Vec<T> {
+            (0..count).map(|_| T::from_f64(random.normal() * spread)).collect()
+        };
+        let q = draw(self.batch * self.heads() * self.queries * self.dim, self.spread);
+        let k = draw(self.batch * self.kv_heads * self.keys * self.dim, 1.0);
+        let v = draw(self.batch * self.kv_heads * self.keys * self.value_dim, 1.0);
+        let [b, h, i] = self.mask.map_or([false; 3], |(_, axes)| axes);
+        let axis = |whole: bool, len: usize| if whole { len } else { 1 };
+        let short = self.keys - self.keys / 7;
+        let mask_shape = [axis(b, self.batch), axis(h, self.heads()), axis(i, self.queries), short];
+        let count = mask_shape.iter().product();
+        let mask_bool = (0..count).map(|_| random.unit() < 0.7).collect();
+        let hidden = |x: f64, u: f64| if u < 0.3 { f32::NEG_INFINITY } else { x as f32 };
+        let mask_f32 = (0..count).map(|_| hidden(random.normal(), random.unit())).collect();
+        let lengths = (0..self.batch).map(|_| (random.next() % (self.keys as u64 + 1)) as i64).collect();
+        let sinks = (0..self.heads()).map(|_| random.normal() as f32).collect();
+        let slopes = (0..self.heads()).map(|h| 0.5f32.powi(h as i32 + 1)).collect();
+        Arrays { q, k, v, mask_bool, mask_f32, mask_shape, lengths, sinks, slopes }
+    }
+
+    fn view<'a, T: Element>(
+        &self,
+        data: &'a [T],
+        heads: usize,
+        tokens: usize,
+        dim: usize,
+    ) -> TensorView<'a, T> {
+        if self.token_major {
+            TensorView::from_tokens(data, self.batch, tokens, heads, dim).unwrap()
+        } else {
+            TensorView::contiguous(data, [self.batch, heads, tokens, dim]).unwrap()
+        }
+    }
+
+    fn request<'a, T: Element>(&self, arrays: &'a Arrays<T>) -> Attention<'a, T> {
+        let mut request = Attention::new(
+            self.view(&arrays.q, self.heads(), self.queries, self.dim),
+            self.view(&arrays.k, self.kv_heads, self.keys, self.dim),
+            self.view(&arrays.v, self.kv_heads, self.keys, self.value_dim),
+        )
+        .window(self.window)
+        .softcap(self.softcap);
+        if let Some(causal) = self.causal {
+            request = request.causal(causal);
+        }
+        if let Some((additive, _)) = self.mask {
+            let values = if additive {
+                MaskValues::F32(&arrays.mask_f32)
+            } else {
+                MaskValues::Bool(&arrays.mask_bool)
+            };
+            request = request.mask(Mask::new(values, &arrays.mask_shape).unwrap());
+        }
+        if self.lengths {
+            request = request.kv_lengths(&arrays.lengths);
+        }
+        if self.sinks {
+            request = request.sinks(&arrays.sinks);
+        }
+        if self.alibi {
+            request = request.alibi_slopes(&arrays.slopes);
+        }
+        request
+    }
+
+    /// The plain computation of one row in f32, in the order of the equation.
+    fn naive<T: Element>(&self, arrays: &Arrays<T>, request: &Attention<T>) -> Vec<f64> {
+        let mut out = Vec::new();
+        for (b, h, i) in indices(self.batch, self.heads(), self.queries) {
+            // Who sees whom, and the bias, are exact: they come from the oracle.
+            let row = reference::row(request, b, h, i).unwrap();
+            let q: Vec<f32> = request.q().vector(b, h, i).iter().map(T::to_f32).collect();
+            let scale = (1.0 / (self.dim as f64).sqrt()) as f32;
+            let mut scores = Vec::new();
+            for &j in &row.keys {
+                let k = request.k().vector(b, h / self.group, j);
+                let dot: f32 = q.iter().zip(k.iter()).map(|(q, k)| q * k.to_f32()).sum();
+                let mut s = dot * scale;
+                if self.softcap > 0.0 {
+                    s = self.softcap as f32 * (s / self.softcap as f32).tanh();
+                }
+                if self.alibi {
+                    s -= arrays.slopes[h] * (row.position - j as i64).abs() as f32;
+                }
+                if let Some((true, _)) = self.mask {
+                    let [mb, mh, mi, mk] = arrays.mask_shape;
+                    let at = ((b % mb * mh + h % mh) * mi + i % mi) * mk + j;
+                    s += arrays.mask_f32[at];
+                }
+                scores.push(s);
+            }
+            let sink = self.sinks.then(|| arrays.sinks[h]);
+            let max = scores.iter().copied().chain(sink).fold(f32::NEG_INFINITY, f32::max);
+            let e: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
+            let sum = e.iter().sum::<f32>() + sink.map_or(0.0, |s| (s - max).exp());
+            let mut mixed = vec![0f32; self.value_dim];
+            for (e, &j) in e.iter().zip(&row.keys) {
+                let v = request.v().vector(b, h / self.group, j);
+                for (mixed, v) in mixed.iter_mut().zip(v.iter()) {
+                    *mixed += e / sum * v.to_f32();
+                }
+            }
+            out.extend(mixed.into_iter().map(f64::from));
+        }
+        out
+    }
+
+    /// Compares every instruction set; `rounding` is the relative step of the output type.
+    fn check<T: Element>(&self, rounding: f64) {
+        let arrays = self.arrays::<T>();
+        let request = self.request(&arrays);
+        let exact = reference::attention(&request).unwrap();
+        let naive = self.naive(&arrays, &request);
+        let worst = |got: &[f64]| got.iter().zip(&exact.out).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let largest = exact.out.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+        let allowed = 2.0 * worst(&naive) + (rounding + 4.0 * f64::from(f32::EPSILON)) * largest;
+        for set in InstructionSet::ALL {
+            let request = request.clone().instruction_set(set);
+            if !set.is_here() {
+                assert!(request.run().is_err());
+                continue;
+            }
+            let got: Vec<f64> = request.run().unwrap().out.into_iter().map(T::to_f64).collect();
+            assert_eq!(got.len(), exact.out.len());
+            assert!(worst(&got) <= allowed, "{set:?}: {} > {allowed} in {self:?}", worst(&got));
+        }
+    }
+}
+
+fn indices(batch: usize, heads: usize, queries: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..batch * heads * queries).map(move |n| (n / (heads * queries), n / queries % heads, n % queries))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn fused_f32_is_within_twice_the_plain_error(case in cases()) {
+        case.check::<f32>(0.0);
+    }
+
+    #[test]
+    fn fused_half_types_are_within_twice_the_plain_error(case in cases()) {
+        case.check::<f16>(f64::from(f16::EPSILON));
+        case.check::<bf16>(f64::from(bf16::EPSILON));
+    }
+
+    #[test]
+    fn f64_is_the_reference_itself(case in cases()) {
+        let arrays = case.arrays::<f64>();
+        let request = case.request(&arrays);
+        prop_assert_eq!(request.run().unwrap().out, reference::attention(&request).unwrap().out);
+    }
+
+    /// NaN and ∞ in a value or key touch the rows that see it, and no other row.
+    #[test]
+    fn what_is_hidden_is_never_read(case in cases(), at in any::<proptest::sample::Index>(), poison in 0usize..3) {
+        prop_assume!(case.keys > 0 && case.queries > 0);
+        let mut arrays = case.arrays::<f32>();
+        let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][poison];
+        let key = at.index(case.batch * case.kv_heads * case.keys);
+        let clean = case.request(&arrays).run().unwrap().out;
+        let (kb, kh, kj) = if case.token_major {
+            (key / (case.keys * case.kv_heads), key % case.kv_heads, key / case.kv_heads % case.keys)
+        } else {
+            (key / (case.keys * case.kv_heads), key / case.keys % case.kv_heads, key % case.keys)
+        };
+        arrays.k[key * case.dim..(key + 1) * case.dim].fill(bad);
+        arrays.v[key * case.value_dim..(key + 1) * case.value_dim].fill(bad);
+        let request = case.request(&arrays);
+        for set in InstructionSet::here() {
+            let got = request.clone().instruction_set(set).run().unwrap().out;
+            for (n, (b, h, i)) in indices(case.batch, case.heads(), case.queries).enumerate() {
+                let row = reference::row(&request, b, h, i).unwrap();
+                let sees = b == kb && h / case.group == kh && row.keys.contains(&kj);
+                let range = n * case.value_dim..(n + 1) * case.value_dim;
+                if !sees {
+                    prop_assert!(got[range.clone()].iter().all(|x| x.is_finite()), "{:?} row {:?}", set, (b, h, i));
+                    prop_assert!(got[range.clone()].iter().zip(&clean[range]).all(|(a, b)| (a - b).abs() < 1e-4));
+                } else if bad.is_nan() {
+                    prop_assert!(got[range].iter().all(|x| x.is_nan()), "{:?} row {:?}", set, (b, h, i));
+                }
+            }
+        }
+    }
+
+    /// The same bits for any number of threads, and for an element alone or in a batch.
+    #[cfg(feature = "rayon")]
+    #[test]
+    fn threads_and_batches_change_no_bit(case in cases()) {
+        let arrays = case.arrays::<f32>();
+        let request = case.request(&arrays).read(Read::new().received().entropy());
+        let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+        let one = pool(1).install(|| request.run().unwrap());
+        let three = pool(3).install(|| request.run().unwrap());
+        prop_assert!(one.out.iter().zip(&three.out).all(|(a, b)| a.to_bits() == b.to_bits()));
+        prop_assert_eq!(format!("{:?}", one.readouts), format!("{:?}", three.readouts));
+
+        let mut alone = case.clone();
+        alone.batch = 1;
+        alone.mask = None;
+        alone.lengths = false;
+        let mut both = alone.clone();
+        both.batch = case.batch;
+        let whole = both.request(&arrays).run().unwrap().out;
+        let first = alone.request(&arrays).run().unwrap().out;
+        prop_assert!(first.iter().zip(&whole).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+}
+
+#[test]
+fn readouts_agree_with_the_whole_matrix() {
+    let case = Case {
+        batch: 2,
+        kv_heads: 2,
+        group: 2,
+        queries: 9,
+        keys: 40,
+        dim: 8,
+        value_dim: 4,
+        token_major: false,
+        causal: Some(Causal::BottomRight),
+        window: Window { left: Some(20), right: None },
+        softcap: 0.0,
+        mask: Some((true, [true, true, true])),
+        lengths: true,
+        sinks: true,
+        alibi: true,
+        spread: 2.0,
+        seed: 7,
+    };
+    let arrays = case.arrays::<f32>();
+    let read = Read::new()
+        .lse()
+        .entropy()
+        .max_weight()
+        .top_k(5)
+        .received()
+        .rows(&[8, 0])
+        .segments(&[7, 30])
+        .blocks(16)
+        .distance();
+    let request = case.request(&arrays).read(read);
+    let exact = reference::attention(&request).unwrap();
+    let got = request.run().unwrap();
+    let f32s = |name: &str| got.readout(name).unwrap().f32().unwrap();
+    let close = |a: f32, b: f64| (f64::from(a) - b).abs() <= 1e-6 * (1.0 + b.abs());
+    for (n, weights) in exact.weights.chunks(case.keys).enumerate() {
+        let (head, i) = (n / case.queries, n % case.queries);
+        let entropy: f64 = -weights.iter().filter(|w| **w > 0.0).map(|w| w * w.ln()).sum::<f64>();
+        assert!(close(f32s("entropy")[n], entropy));
+        assert!(close(f32s("max_weight")[n], weights.iter().copied().fold(0.0, f64::max)));
+        assert!(close(f32s("segments")[2 * n], weights[..7].iter().sum()));
+        assert!(close(f32s("segments")[2 * n + 1], weights[7..30].iter().sum()));
+        let position = i as i64 + 31;
+        let distance: f64 =
+            weights.iter().enumerate().map(|(j, w)| w * position.abs_diff(j as i64) as f64).sum();
+        assert!(close(f32s("distance")[n], distance));
+        assert!(f32s("lse")[n] == exact.lse[n] as f32);
+        let top = &got.readout("top_index").unwrap().i64().unwrap()[5 * n..5 * n + 5];
+        for (place, &key) in top.iter().enumerate() {
+            let weight = f32s("top_weight")[5 * n + place];
+            let better = weights.iter().filter(|w| **w > f64::from(weight) * (1.0 + 1e-6)).count();
+            assert!(if key < 0 {
+                weight == 0.0
+            } else {
+                close(weight, weights[key as usize]) && better <= place
+            });
+        }
+        if i == 8 {
+            let row = &f32s("rows")[head * 2 * case.keys..][..case.keys];
+            assert!(row.iter().zip(weights).all(|(a, b)| close(*a, *b)));
+        }
+    }
+    for head in 0..case.batch * case.heads() {
+        for key in 0..case.keys {
+            let column =
+                (0..case.queries).map(|i| exact.weights[(head * case.queries + i) * case.keys + key]);
+            assert!(close(f32s("received")[head * case.keys + key], column.sum()));
+        }
+        let blocks = &f32s("blocks")[head * 3..head * 3 + 3];
+        let total: f64 =
+            exact.weights[head * case.queries * case.keys..][..case.queries * case.keys].iter().sum();
+        assert!(close(blocks.iter().sum::<f32>(), total));
+    }
+    assert_eq!(got.readout("blocks").unwrap().shape, [2, 4, 1, 3]);
+    assert!(got.readout("sink_weight").is_some());
+}
