@@ -35,6 +35,7 @@ mod views;
 pub use attend::{Attended, Attention};
 pub use element::Element;
 pub use error::AttentionError;
+pub use half::{bf16, f16};
 pub use isa::InstructionSet;
 pub use mask::{Causal, Mask, MaskValues, Window};
 pub use readout::{Array, Head, Read, Readout, Shape, Values};

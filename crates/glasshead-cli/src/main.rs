@@ -1,2 +1,26 @@
-//! The command.
-fn main() {}
+//! The `glasshead` command: [`args`] → `commands/<verb>` → [`printer`].
+
+mod args;
+mod commands;
+mod printer;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let outcome = match args.command {
+        Command::Explain(args) => commands::explain::run(args),
+        Command::Attend(args) => commands::attend::run(args),
+        Command::Models(args) => commands::models::run(args),
+        Command::Doctor => commands::doctor::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => printer::failure(&error),
+    }
+}

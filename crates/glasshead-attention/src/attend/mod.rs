@@ -149,6 +149,16 @@ impl<'a, T: Element> Attention<'a, T> {
         self.v
     }
 
+    /// What q·k is multiplied with: the scale that was set, else 1/√dim.
+    pub fn scale_factor(&self) -> f64 {
+        self.scale.unwrap_or_else(|| 1.0 / (self.q.shape()[3] as f64).sqrt())
+    }
+
+    /// Whether a causal form was set.
+    pub fn is_causal(&self) -> bool {
+        self.causal.is_some()
+    }
+
     /// Checks every shape and fills in every default.
     pub(crate) fn checked(&self) -> Result<Problem<'a, T>, AttentionError> {
         Problem::new(self)

@@ -69,7 +69,7 @@ impl<'a, T: Element> Problem<'a, T> {
                 return Err(AttentionError::shape(what, &[values.len()], format!("[heads] = [{heads}]")));
             }
         }
-        let scale = request.scale.unwrap_or(1.0 / (dim as f64).sqrt());
+        let scale = request.scale_factor();
         if !scale.is_finite() {
             return Err(AttentionError::value("scale", scale, "is not a finite number"));
         }

@@ -298,10 +298,10 @@ impl Ranges {
         }
         Some(std::array::from_fn(|c| {
             let mut lanes = [[0.0; 16]; 2];
-            for lane in 0..S::LANES {
-                let at = c * S::LANES + lane;
-                lanes[0][lane] = self.starts[at].saturating_sub(start).min(len) as f32;
-                lanes[1][lane] = self.ends[at].saturating_sub(start).min(len) as f32;
+            for (lanes, edges) in lanes.iter_mut().zip([&self.starts, &self.ends]) {
+                for (lane, edge) in lanes.iter_mut().zip(&edges[c * S::LANES..(c + 1) * S::LANES]) {
+                    *lane = edge.saturating_sub(start).min(len) as f32;
+                }
             }
             [simd.load(&lanes[0]), simd.load(&lanes[1])]
         }))

@@ -202,8 +202,8 @@ impl Read {
             let wrong = |problem| AttentionError::Readout { item: format!("{readout:?}"), problem };
             readout.check(shape).map_err(wrong)?;
             for array in readout.arrays(shape) {
-                let all = [shape.batch, shape.heads].into_iter().chain(array.shape);
-                let count = all.fold(Some(8usize), |n, len| n.and_then(|n| n.checked_mul(len)));
+                let mut all = [shape.batch, shape.heads].into_iter().chain(array.shape);
+                let count = all.try_fold(8usize, |n, len| n.checked_mul(len));
                 if count.is_none_or(|n| n > isize::MAX as usize) {
                     return Err(wrong("asks for more numbers than memory can hold".into()));
                 }

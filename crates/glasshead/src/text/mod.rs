@@ -1,1 +1,10 @@
-//! (to be written)
+//! A text, cut: into the tokens a model reads, and into the words a person reads, both of which know
+//! their bytes in the text.
+
+mod focus;
+mod tokens;
+mod words;
+
+pub use focus::{Asked, find_focus, parse_focus};
+pub use tokens::{Token, Tokenizer};
+pub use words::{Unit, tokens_as_units, words};

@@ -1,1 +1,31 @@
-//! (to be written)
+//! Files → named arrays. [`catalogue`] says which models are known and [`pull`] fetches them; [`Arrays`]
+//! is a validated safetensors file; [`Weights`] is one that a model is read from.
+//!
+//! Everything that comes from a disk or a network is hostile until it is checked: sizes are compared
+//! before anything is allocated, and a file that lies is refused with one sentence.
+
+mod arrays;
+mod cache;
+pub mod catalogue;
+mod files;
+mod header;
+mod hub;
+mod progress;
+mod sources;
+mod staging;
+mod store;
+mod wheel;
+mod write;
+
+pub use arrays::{ArrayData, ArrayInfo, Arrays, read_safetensors};
+pub use cache::{cache_folder, locate, model_folder};
+pub use files::{read_small, sha256_of_file, write_atomically};
+pub(crate) use header::shown;
+pub use header::{Dtype, parse_header};
+pub use hub::{Hub, HubCache};
+pub use progress::{Progress, Silent};
+pub use sources::{Source, pull, pull_from, resolve};
+pub use staging::{Staging, Trouble};
+pub use store::{Scope, Table, Weights};
+pub use wheel::WheelIndex;
+pub use write::{NewArray, write_safetensors};

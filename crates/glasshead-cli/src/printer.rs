@@ -1,0 +1,53 @@
+//! Data to stdout, everything else to stderr. A reader that has gone away is no failure.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use glasshead::{Error, Fault, Result, report::Style};
+
+/// Writes data to standard output.
+pub(crate) fn data(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::environment(
+            format!("standard output cannot be written: {error}"),
+            "write to a file with -o FILE",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Says what went wrong and what to do; gives the exit code.
+pub(crate) fn failure(error: &Error) -> ExitCode {
+    let mut err = io::stderr().lock();
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(err, "error: {error}");
+    if !error.hint().is_empty() {
+        let _ = writeln!(err, "hint: {}", error.hint());
+    }
+    match error.fault() {
+        Fault::Request => ExitCode::from(2),
+        Fault::Environment => ExitCode::FAILURE,
+    }
+}
+
+/// A line for the person who waits.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// What standard output can do: bold only on a terminal, and not where `NO_COLOR` is set.
+pub(crate) fn style() -> Style {
+    let terminal = io::stdout().is_terminal();
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
+    Style { bold: terminal && wanted && !dumb, width: width.filter(|_| terminal) }
+}
+
+/// Whether standard output is a terminal.
+pub(crate) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}

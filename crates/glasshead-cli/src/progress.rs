@@ -1,0 +1,48 @@
+//! Progress bars on standard error, and only on a terminal.
+
+use std::io::{self, IsTerminal};
+
+use glasshead::weights::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::printer;
+
+/// A bar per step; plain lines where standard error is no terminal.
+#[derive(Default)]
+pub(crate) struct Bars {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress for Bars {
+    fn start(&mut self, what: &str, total_bytes: u64) {
+        if io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}, {eta} left");
+            let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr());
+            self.bar = Some(
+                bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+                    .with_message(what.to_owned()),
+            );
+        } else {
+            printer::note(what);
+        }
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| printer::note(line)),
+            None => printer::note(line),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! One page that needs nothing else: it holds q, k and v of the head, so it can take the four steps for
+//! any word. The parts lie in `html/` and are put together here.
+
+use serde::Serialize;
+
+use super::lesson;
+use crate::{
+    Error, Result,
+    look::{
+        Matrix,
+        explain::{Explained, Source, Units},
+    },
+};
+
+const PAGE: &str = include_str!("html/page.html");
+const STYLES: [&str; 2] = [include_str!("html/base.css"), include_str!("html/page.css")];
+const SCRIPTS: [&str; 6] = [
+    include_str!("html/attention.js"),
+    include_str!("html/parts.js"),
+    include_str!("html/state.js"),
+    include_str!("html/sentence.js"),
+    include_str!("html/steps.js"),
+    include_str!("html/page.js"),
+];
+/// How much of an encoding the page shows.
+const FIRST_NUMBERS: usize = 8;
+
+/// What the page computes with; the field names are those of `html/page.js`.
+#[derive(Serialize)]
+struct Data<'a> {
+    version: &'static str,
+    text: &'a str,
+    units_kind: &'static str,
+    units: Vec<DataUnit<'a>>,
+    pieces: &'a [String],
+    focus: usize,
+    encoding_dim: usize,
+    encoding: Matrix,
+    encoding_length: Vec<f64>,
+    q: &'a Matrix,
+    k: &'a Matrix,
+    v: &'a Matrix,
+    scale: f64,
+    temperature: f64,
+    causal: bool,
+    given_scores: Option<DataGiven>,
+    claimed: Option<DataClaimed<'a>>,
+    steps: DataSteps,
+    source: DataSource<'a>,
+    notes: &'a [String],
+    recipe: Vec<(&'static str, String)>,
+}
+
+#[derive(Serialize)]
+struct DataUnit<'a> {
+    text: &'a str,
+    start: usize,
+    end: usize,
+    special: bool,
+    pieces: &'a [usize],
+}
+
+#[derive(Serialize)]
+struct DataGiven {
+    focus: usize,
+    scores: Vec<Option<f64>>,
+}
+
+#[derive(Serialize)]
+struct DataClaimed<'a> {
+    focus: usize,
+    weights: &'a [f64],
+    finding: &'a str,
+}
+
+#[derive(Serialize)]
+struct DataSteps {
+    encode: String,
+    score: &'static str,
+    softmax: &'static str,
+    values: &'static str,
+    influence: &'static str,
+    merge: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct DataSource<'a> {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heads: Option<usize>,
+}
+
+/// The page.
+pub(super) fn html(seen: &Explained) -> Result<String> {
+    let data = serde_json::to_string(&data(seen)).map_err(|error| {
+        Error::environment(format!("the page cannot be written: {error}"), "try --format json")
+    })?;
+    let focus = &seen.encoded.units[seen.steps.focus].text;
+    let title = format!("What does “{focus}” look at? · glasshead");
+    // One pass over the template: nothing that is filled in is searched again.
+    let parts = [
+        ("{{title}}", escape(&title)),
+        ("/*{{css}}*/", STYLES.join("\n")),
+        // Inside a script element only `<` could end it.
+        ("{{data}}", data.replace('<', "\\u003c")),
+        ("/*{{js}}*/", SCRIPTS.join("\n")),
+    ];
+    let mut page = String::new();
+    let mut rest = PAGE;
+    while let Some((at, (mark, part))) =
+        parts.iter().filter_map(|part| Some((rest.find(part.0)?, part))).min_by_key(|found| found.0)
+    {
+        page.push_str(&rest[..at]);
+        page.push_str(part);
+        rest = &rest[at + mark.len()..];
+    }
+    page.push_str(rest);
+    Ok(page)
+}
+
+fn data(seen: &Explained) -> Data<'_> {
+    let Explained { encoded, steps, claimed, notes, .. } = seen;
+    let mut encoding = Matrix::new(encoded.encoding.columns().min(FIRST_NUMBERS));
+    encoded.encoding.iter().for_each(|row| encoding.push(row.iter().take(FIRST_NUMBERS).copied()));
+    let merged = encoded.units.iter().any(|unit| unit.pieces.len() > 1);
+    let model = matches!(seen.source, Source::Model { .. });
+    Data {
+        version: env!("CARGO_PKG_VERSION"),
+        text: &encoded.text,
+        units_kind: match seen.units {
+            Units::Words => "words",
+            Units::Tokens => "tokens",
+        },
+        units: encoded
+            .units
+            .iter()
+            .map(|unit| DataUnit {
+                text: &unit.text,
+                start: unit.start,
+                end: unit.end,
+                special: unit.special,
+                pieces: &unit.pieces,
+            })
+            .collect(),
+        pieces: &encoded.pieces,
+        focus: steps.focus,
+        encoding_dim: encoded.encoding.columns(),
+        encoding,
+        encoding_length: encoded
+            .encoding
+            .iter()
+            .map(|row| row.iter().map(|x| x * x).sum::<f64>().sqrt())
+            .collect(),
+        q: &encoded.q,
+        k: &encoded.k,
+        v: &encoded.v,
+        scale: encoded.scale,
+        temperature: encoded.temperature,
+        causal: encoded.causal,
+        given_scores: encoded.given.as_ref().map(|given| DataGiven {
+            focus: given.focus,
+            scores: given.scores.iter().map(|score| score.is_finite().then_some(*score)).collect(),
+        }),
+        claimed: claimed.as_ref().map(|claimed| DataClaimed {
+            focus: steps.focus,
+            weights: &claimed.weights,
+            finding: &claimed.finding,
+        }),
+        steps: DataSteps {
+            encode: if model {
+                format!("{} {}", lesson::ENCODE, lesson::PROJECTIONS)
+            } else {
+                lesson::ENCODE.into()
+            },
+            score: if steps.given { lesson::SCORE_GIVEN } else { lesson::SCORE },
+            softmax: lesson::SOFTMAX,
+            values: lesson::VALUES,
+            influence: lesson::INFLUENCE,
+            merge: merged.then_some(lesson::MERGE),
+        },
+        source: source(&seen.source),
+        notes,
+        recipe: recipe(seen),
+    }
+}
+
+fn source(source: &Source) -> DataSource<'_> {
+    let plain =
+        DataSource { kind: "example", model: None, layer: None, layers: None, head: None, heads: None };
+    match source {
+        Source::Example => plain,
+        Source::Vectors { .. } => DataSource { kind: "vectors", ..plain },
+        Source::Model { name, info, layer, head, .. } => DataSource {
+            kind: "model",
+            model: Some(name),
+            layer: Some(*layer),
+            layers: Some(info.layers),
+            head: Some(*head),
+            heads: Some(info.heads),
+        },
+    }
+}
+
+/// What is needed to make the page again.
+fn recipe(seen: &Explained) -> Vec<(&'static str, String)> {
+    let mut recipe = Vec::new();
+    match &seen.source {
+        Source::Example => recipe.push(("source", "worked example quick-brown-fox".to_owned())),
+        Source::Vectors { file } => recipe.push(("source", format!("vectors of {file}"))),
+        Source::Model { name, info, layer, head, .. } => recipe.extend([
+            ("model", format!("{name} ({})", info.family)),
+            ("sha256", info.sha256.clone()),
+            ("layer", format!("{layer} (of 0–{})", info.layers - 1)),
+            ("head", format!("{head} (of 0–{})", info.heads - 1)),
+        ]),
+    }
+    let quantity = "weights of one row after softmax over all keys, and weight × value";
+    recipe.extend([
+        ("quantity", quantity.to_owned()),
+        (
+            "scale",
+            if seen.steps.given {
+                "none: the scores are given".into()
+            } else {
+                seen.encoded.scale.to_string()
+            },
+        ),
+        ("temperature", seen.encoded.temperature.to_string()),
+        ("command", seen.command.clone()),
+        ("version", format!("glasshead {}", env!("CARGO_PKG_VERSION"))),
+    ]);
+    recipe
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
