@@ -154,7 +154,8 @@ impl<'a> Visibility<'a> {
         }
         let offset = match causal {
             None | Some(Causal::TopLeft) => 0,
-            Some(Causal::BottomRight) => keys as i64 - queries as i64,
+            // Where there is nothing to compute, an axis may have any length.
+            Some(Causal::BottomRight) => (keys as i64).wrapping_sub(queries as i64),
             Some(Causal::Offset(offset)) => offset,
         };
         Ok(Self { keys, offset, causal: causal.is_some(), window, lengths, mask })

@@ -26,7 +26,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExplainArgs {
-    /// A text; without one, the built-in worked example (no network, no model)
+    /// A text, or `-` for standard input; without one, the built-in worked example (no network, no model)
     pub(crate) text: Option<String>,
     /// The focus: WORD, WORD:N for its Nth occurrence (from 1), or an index (from 0)
     ///

@@ -12,7 +12,10 @@ use clap::Parser;
 use args::{Args, Command};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return printer::usage(&error),
+    };
     let outcome = match args.command {
         Command::Explain(args) => commands::explain::run(args),
         Command::Attend(args) => commands::attend::run(args),

@@ -33,6 +33,47 @@ pub(crate) fn failure(error: &Error) -> ExitCode {
     }
 }
 
+/// Says what is wrong with the command line, in the same two lines as every other error; prints the help
+/// where that was asked for.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return match data(&error.render().to_string()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failure(&error),
+        };
+    }
+    let rendered = error.render().to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = write!(io::stderr(), "{rendered}");
+        return ExitCode::from(2);
+    }
+    let sentence: Vec<&str> = rendered
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .filter(|line| !line.starts_with('['))
+        .collect();
+    let known = [
+        ContextKind::ValidValue,
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedValue,
+        ContextKind::SuggestedSubcommand,
+    ]
+    .into_iter()
+    .find_map(|kind| match error.get(kind)? {
+        ContextValue::Strings(values) if !values.is_empty() => Some(values.join(", ")),
+        ContextValue::String(value) => Some(value.clone()),
+        _ => None,
+    });
+    let verb =
+        std::env::args().nth(1).filter(|verb| verb.chars().all(char::is_alphabetic)).unwrap_or_default();
+    let help = format!("glasshead {verb} --help").replace("  ", " ");
+    let hint = known.map_or_else(|| format!("see {help}"), |known| format!("there is {known}; see {help}"));
+    let sentence = sentence.join(" ");
+    failure(&Error::request(sentence.strip_prefix("error: ").unwrap_or(&sentence), hint))
+}
+
 /// A line for the person who waits.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

@@ -104,9 +104,10 @@ impl<'a, T: Element> Problem<'a, T> {
             alibi_slopes: request.alibi_slopes,
             visibility,
         };
-        // A view may repeat values with stride 0, so the output can be larger than any input.
+        // A view may repeat values with stride 0, and one without keys has values of any length: the output
+        // can be larger than any input, and than memory.
         let values = problem.out_shape().into_iter().try_fold(1usize, |n, len| n.checked_mul(len));
-        if values.is_none_or(|n| n > isize::MAX as usize / size_of::<T>()) {
+        if values.is_none_or(|n| Vec::<T>::new().try_reserve_exact(n).is_err()) {
             return Err(AttentionError::shape(
                 "out",
                 &problem.out_shape(),

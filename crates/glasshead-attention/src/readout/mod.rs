@@ -36,6 +36,9 @@ const READOUTS: &[(&str, Parse)] = &[
 /// suits the shape.
 type Parse = fn(Argument, &Shape) -> Result<Arc<dyn Readout>, String>;
 
+/// Memory of a readout at work on one head, beside its numbers: about so many times 8 bytes.
+const PER_HEAD: usize = 16;
+
 /// What stands after the name of a readout.
 #[derive(Clone, Copy, Debug)]
 enum Argument<'a> {
@@ -202,9 +205,11 @@ impl Read {
             let wrong = |problem| AttentionError::Readout { item: format!("{readout:?}"), problem };
             readout.check(shape).map_err(wrong)?;
             for array in readout.arrays(shape) {
-                let mut all = [shape.batch, shape.heads].into_iter().chain(array.shape);
-                let count = all.try_fold(8usize, |n, len| n.checked_mul(len));
-                if count.is_none_or(|n| n > isize::MAX as usize) {
+                // Even an array without numbers has something at work on every head.
+                let per_head = array.shape.into_iter().try_fold(1usize, |n, len| n.checked_mul(len));
+                let all = [shape.batch, shape.heads, per_head.unwrap_or(usize::MAX).max(PER_HEAD)];
+                let count = all.into_iter().try_fold(1usize, |n, len| n.checked_mul(len));
+                if count.is_none_or(|n| Vec::<u64>::new().try_reserve_exact(n).is_err()) {
                     return Err(wrong("asks for more numbers than memory can hold".into()));
                 }
             }
@@ -348,5 +353,23 @@ mod tests {
             let error = Read::parse(list, &SHAPE).unwrap_err().to_string();
             assert!(error.contains(list), "{error}");
         }
+    }
+
+    /// Arrays of no numbers may have axes of any length, so a file of 200 bytes can ask for all of memory.
+    #[test]
+    fn endless_axes_are_refused_and_not_allocated() {
+        use crate::{Attention, TensorView};
+        let huge = 1 << 50;
+        let none: [f32; 0] = [];
+        let one = [0f32];
+        let view = |data, shape| TensorView::contiguous(data, shape).unwrap();
+        let (q, k) = (view(&one, [1, 1, 1, 1]), view(&none, [1, 1, 0, 1]));
+        assert!(Attention::new(q, k, view(&none, [1, 1, 0, huge])).run().is_err());
+        let wide = view(&none, [huge, 1, 0, 1]);
+        assert!(Attention::new(wide, wide, wide).read(Read::new().lse()).run().is_err());
+        let long = view(&none, [0, 1, usize::MAX, 1]);
+        let read = Read::parse("all", &Shape { batch: 0, heads: 1, queries: 0, keys: usize::MAX }).unwrap();
+        let short = view(&none, [0, 1, 0, 1]);
+        assert!(Attention::new(short, long, long).causal(crate::Causal::BottomRight).read(read).run().is_ok());
     }
 }

@@ -28,7 +28,7 @@ impl Readout for Rows {
     fn check(&self, shape: &Shape) -> Result<(), String> {
         match self.0.iter().find(|&&query| query >= shape.queries) {
             Some(query) => {
-                Err(format!("asks for row {query}, the rows are 0 to {}", shape.queries as i64 - 1))
+                Err(format!("asks for row {query}, but rows are counted from 0 and there are {}", shape.queries))
             }
             None => Ok(()),
         }

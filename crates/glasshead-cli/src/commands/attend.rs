@@ -159,7 +159,16 @@ fn attend<T: Typed>(args: &AttendArgs, arrays: &Arrays) -> Result<Vec<NewArray<'
             "for instance --read lse,entropy,top=8,rows=0:4,segments=16:32,blocks=64",
         )
     })?;
-    let seen = request.read(read).run().map_err(wrong)?;
+    let seen = request.read(read).run().map_err(|error| match error {
+        AttentionError::Value { option: option @ ("scale" | "softcap"), value, problem } => {
+            Error::request(format!("--{option} {value} {problem}"), "leave the flag out for the usual value")
+        }
+        AttentionError::UnknownInstructionSet(_) | AttentionError::MissingInstructionSet { .. } => {
+            // --isa was looked at above: what is left is the variable, or a set this CPU lacks.
+            flag(error)
+        }
+        error => wrong(error),
+    })?;
     let mut out = vec![NewArray::new("out", &seen.shape, &T::give(seen.out))];
     out.extend(seen.readouts.into_iter().map(|Array { name, shape, values }| {
         let data = match values {
@@ -183,10 +192,19 @@ fn odd(args: &AttendArgs, name: &str, data: &ArrayData, shape: &[usize], expecte
 fn hint_for(error: &AttentionError) -> &'static str {
     match error {
         AttentionError::MissingInstructionSet { .. } => {
-            "leave --isa out, or see what this machine has with glasshead doctor"
+            "leave --isa and GLASSHEAD_ISA out; glasshead doctor tells what this machine has"
         }
-        AttentionError::UnknownInstructionSet(_) => "leave --isa out to use the best one",
+        AttentionError::UnknownInstructionSet(_) => "leave --isa and GLASSHEAD_ISA out to use the best one",
         AttentionError::Readout { .. } => "see --read in glasshead attend --help",
+        AttentionError::Shape { what: "mask", .. } => {
+            "every axis of a mask is as long as that of the scores or 1; its last axis may be shorter than the keys, never longer"
+        }
+        AttentionError::Shape { what: "sinks" | "alibi_slopes", .. } => "give one number per head of q",
+        AttentionError::Shape { what: "kv_lengths", .. }
+        | AttentionError::Value { option: "kv_lengths", .. } => {
+            "give one length per batch element: how many of its keys are real, the others being padding"
+        }
+        AttentionError::Shape { what: "out", .. } => "give fewer heads or queries at a time",
         _ => {
             "shapes are q [batch, heads, queries, dim], k [batch, kv_heads, keys, dim], v [batch, kv_heads, keys, value_dim]"
         }

@@ -1,5 +1,7 @@
 //! `glasshead explain`
 
+use std::io::Read as _;
+
 use glasshead::{
     Error, Result,
     look::{
@@ -19,8 +21,14 @@ use crate::{
 /// The model of a text without `--model`.
 const DEFAULT_MODEL: &str = "minilm";
 
-pub(crate) fn run(args: ExplainArgs) -> Result<()> {
+/// More text than any model reads.
+const MAX_TEXT: u64 = 64 << 20;
+
+pub(crate) fn run(mut args: ExplainArgs) -> Result<()> {
     let format = format(&args)?;
+    if args.text.as_deref() == Some("-") {
+        args.text = Some(standard_input()?);
+    }
     let list =
         |flag, given: &Option<String>| given.as_deref().map(|given| list_or_file(flag, given)).transpose();
     if args.text.as_deref().is_some_and(|text| text.trim().is_empty()) {
@@ -74,9 +82,27 @@ fn format(args: &ExplainArgs) -> Result<&'static Format> {
         .and_then(Format::from_name)
         .or_else(|| args.output.as_deref().and_then(Format::from_path))
         .ok_or_else(|| {
-            Error::request(
-                "the ending of the output file says no format",
-                "add --format table, markdown, json, csv or html",
-            )
+            let path = args.output.as_deref().unwrap_or("".as_ref());
+            if path.is_dir() {
+                let hint = "give the path of a file to write, for instance one that ends in .html";
+                return Error::request(format!("{} is a folder", path.display()), hint);
+            }
+            let what = format!("the ending of {} does not say which format is wanted", path.display());
+            Error::request(what, "add --format table, markdown, json, csv or html")
         })
+}
+
+fn standard_input() -> Result<String> {
+    let wrong = |problem: String| {
+        Error::request(format!("standard input {problem}"), "pipe a text in, or give it as an argument")
+    };
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(MAX_TEXT + 1).read_to_string(&mut text);
+    read.map_err(|error| wrong(format!("is not readable UTF-8 text ({error})")))?;
+    if text.len() as u64 > MAX_TEXT {
+        return Err(wrong(format!("has more than {} MB", MAX_TEXT >> 20)));
+    }
+    // The line break that ends a piped line is not part of the sentence.
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    Ok(text)
 }

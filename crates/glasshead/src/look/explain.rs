@@ -115,12 +115,14 @@ pub struct Explained {
 /// # Errors
 /// Input that is wrong or does not fit together; the sentence names the flag or file.
 pub fn explain(request: Request) -> Result<Explained> {
-    let positive = [("--temperature", request.temperature)];
-    for (flag, value) in positive.into_iter().chain([("--scale", request.scale.map(f64::abs))]) {
-        if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.0)) {
+    let numbers =
+        [("--temperature", request.temperature, 0.0), ("--scale", request.scale, f64::NEG_INFINITY)];
+    for (flag, value, above) in numbers {
+        if let Some(value) = value.filter(|value| !(value.is_finite() && *value > above)) {
+            let expected = if above == 0.0 { "a number above 0" } else { "a finite number" };
             return Err(Error::request(
-                format!("{flag} {value} has no softmax"),
-                "give a finite number that is not 0, for instance 0.5",
+                format!("{flag} {value} is not {expected}"),
+                format!("give for instance {flag} 0.5"),
             ));
         }
     }

@@ -45,7 +45,7 @@ fn parse_number(item: &str) -> Result<Printed, String> {
     let mantissa = item.split(['e', 'E']).next().unwrap_or(item);
     let exponent: i64 = item.split(['e', 'E']).nth(1).and_then(|digits| digits.parse().ok()).unwrap_or(0);
     let digits = mantissa.split_once('.').map_or(0, |(_, digits)| digits.len() as i64);
-    Ok(Printed { value, decimals: (digits - exponent).clamp(0, 300) as u32 })
+    Ok(Printed { value, decimals: digits.saturating_sub(exponent).clamp(0, 300) as u32 })
 }
 
 /// A list given on the command line, or in a file of that name.
@@ -155,7 +155,8 @@ pub fn parse_csv(bytes: &[u8]) -> Result<(Vec<String>, Matrix), String> {
         if row.len() != vectors.columns() {
             let (found, first) = (row.len(), vectors.columns());
             return Err(format!(
-                "line {line} (\"{word}\") has {found} numbers, the lines before it have {first}"
+                "line {line} (\"{word}\") has {}, the lines before it have {first}",
+                if found == 1 { "1 number".to_owned() } else { format!("{found} numbers") }
             ));
         }
         vectors.push(row);
@@ -232,6 +233,7 @@ mod tests {
             assert_eq!(list, [Printed { value: 0.06, decimals: 2 }, Printed { value: 0.2, decimals: 1 }]);
         }
         assert_eq!(parse_list("1e-3").unwrap()[0].decimals, 3);
+        assert_eq!(parse_list("1e-9223372036854775808").unwrap()[0].decimals, 300);
         assert_eq!(parse_list("null,-inf").unwrap()[1].value, f64::NEG_INFINITY);
         for text in ["", "[]", "1,a", "1,nan", "inf", "0x10", "1e999"] {
             assert!(parse_list(text).is_err(), "{text}");
@@ -249,7 +251,7 @@ mod tests {
     #[test]
     fn bad_csv_is_told_by_its_line() {
         for (text, part) in [
-            ("fox,1,2\ndog,1", "line 2 (\"dog\") has 1 numbers, the lines before it have 2"),
+            ("fox,1,2\ndog,1", "line 2 (\"dog\") has 1 number, the lines before it have 2"),
             ("fox,1,nan", "number 2 is NaN"),
             ("fox,1,x", "line 1 (\"fox\"): `x` is no number"),
             ("fox,inf", "is inf"),

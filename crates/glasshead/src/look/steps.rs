@@ -252,11 +252,8 @@ fn given_row(scores: &[f64], temperature: f64) -> PieceRow {
 }
 
 fn why_not(rows: &[PieceRow]) -> &'static str {
-    if rows.iter().any(|row| row.lse == f64::NEG_INFINITY) {
-        "nothing is visible"
-    } else {
-        "they overflow or are not numbers"
-    }
+    let hidden = |row: &PieceRow| row.scores.iter().all(|score| *score == f64::NEG_INFINITY);
+    if rows.iter().any(hidden) { "every one of them is hidden" } else { "they overflow or are not numbers" }
 }
 
 fn view(matrix: &Matrix) -> Result<TensorView<'_, f64>, AttentionError> {
@@ -268,7 +265,10 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 fn impossible(error: AttentionError) -> Error {
-    Error::request(format!("attention cannot be computed: {error}"), "check the vectors and the scale")
+    Error::request(
+        format!("attention cannot be computed: {error}"),
+        "check the vectors, --scale and --temperature for numbers that are far too large or too small",
+    )
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ struct DataClaimed<'a> {
 struct DataSteps {
     encode: String,
     score: &'static str,
+    score_given: &'static str,
     softmax: &'static str,
     values: &'static str,
     influence: &'static str,
@@ -180,7 +181,8 @@ fn data(seen: &Explained) -> Data<'_> {
             } else {
                 lesson::ENCODE.into()
             },
-            score: if steps.given { lesson::SCORE_GIVEN } else { lesson::SCORE },
+            score: lesson::SCORE,
+            score_given: lesson::SCORE_GIVEN,
             softmax: lesson::SOFTMAX,
             values: lesson::VALUES,
             influence: lesson::INFLUENCE,

@@ -57,17 +57,14 @@ pub fn find_focus(units: &[Unit], asked: Option<&str>) -> Result<usize> {
     let (word, occurrence) = match parse_focus(asked) {
         Asked::Index(index) if index <= last => return Ok(index),
         Asked::Index(_) => {
+            let index = shown(asked);
+            let word = match occurrences(units, asked).is_empty() {
+                true => String::new(),
+                false => format!("; for the word \"{index}\" write {index}:1"),
+            };
             return Err(Error::request(
-                format!(
-                    "--focus {} is out of range: there are {} tokens or words",
-                    shown(asked),
-                    units.len()
-                ),
-                format!(
-                    "indices run from 0 to {last}; for the word \"{}\" write {}:1",
-                    shown(asked),
-                    shown(asked)
-                ),
+                format!("--focus {index} is out of range: the text has {} words or tokens", units.len()),
+                format!("a bare number is an index, and indices run from 0 to {last}{word}"),
             ));
         }
         Asked::Word { word, occurrence } => (word, occurrence),
@@ -89,7 +86,10 @@ pub fn find_focus(units: &[Unit], asked: Option<&str>) -> Result<usize> {
                 shown(word),
                 times(found.len())
             ),
-            format!("occurrences are counted from 1: {}:1 to {}:{}", shown(word), shown(word), found.len()),
+            match found.len() {
+                1 => format!("occurrences are counted from 1, so there is {}:1 only", shown(word)),
+                count => format!("occurrences are counted from 1: {0}:1 to {0}:{count}", shown(word)),
+            },
         )),
     }
 }

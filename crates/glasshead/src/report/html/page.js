@@ -96,7 +96,7 @@ function watchPeek() {
 // ── what never changes ────────────────────────────────────────────────────────────────────────
 
 function buildProse() {
-  const says = { 1: "encode", 2: "score", 3: "softmax", 4: "values" };
+  const says = { 1: "encode", 3: "softmax", 4: "values" };
   for (const [step, key] of Object.entries(says)) {
     byId(`step-${step}`).querySelector(".says").textContent = data.steps[key] ?? "";
   }
@@ -133,6 +133,8 @@ function draw() {
   drawSummary();
   drawWay();
   drawEncode();
+  const given = scoresAreGiven(data, state.focus);
+  byId("step-2").querySelector(".says").textContent = (given ? data.steps.score_given : data.steps.score) ?? "";
   drawScore();
   drawSoftmax();
   drawValuesWhenStill();

@@ -1,0 +1,44 @@
+//! `text::words`: any text, cut into tokens at any character boundaries, in any order, special tokens
+//! between them.
+//!
+//! Checked: the pieces of the words are the tokens 0, 1, 2, … each once and in order; a word's text is the
+//! text's own bytes; a special token stands alone. Where the tokens come in order and do not overlap, neither
+//! do the words.
+#![no_main]
+
+use glasshead::text::{Token, words};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (Vec<(u8, u8, u8)>, &str)| {
+    let (cuts, text) = input;
+    let boundaries: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+    let at = |cut: u8| boundaries[usize::from(cut) % boundaries.len()];
+    let tokens: Vec<Token> = cuts
+        .iter()
+        .map(|&(a, b, kind)| {
+            if kind == 0 {
+                return Token { id: 1, text: "[X]".to_owned(), start: 0, end: 0, special: true };
+            }
+            let (start, end) = (at(a).min(at(b)), at(a).max(at(b)));
+            Token { id: 0, text: text[start..end].to_owned(), start, end, special: false }
+        })
+        .collect();
+    let units = words(text, &tokens);
+    assert!(units.iter().flat_map(|unit| unit.pieces.iter().copied()).eq(0..tokens.len()));
+    for unit in &units {
+        assert!(!unit.pieces.is_empty());
+        assert_eq!(unit.special, tokens[unit.pieces[0]].special);
+        if unit.special {
+            assert_eq!((unit.pieces.len(), unit.text.as_str()), (1, "[X]"));
+        } else {
+            assert_eq!(unit.text, text[unit.start..unit.end]);
+            let inside = |&piece: &usize| !tokens[piece].special && tokens[piece].end <= unit.end;
+            assert!(unit.pieces.iter().all(inside));
+        }
+    }
+    let ordered: Vec<&Token> = tokens.iter().filter(|token| !token.special).collect();
+    if ordered.windows(2).all(|pair| pair[0].end <= pair[1].start) {
+        let shown: Vec<_> = units.iter().filter(|unit| !unit.special).collect();
+        assert!(shown.windows(2).all(|pair| pair[0].end <= pair[1].start), "{units:?}");
+    }
+});
