@@ -66,8 +66,10 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         ContextValue::String(value) => Some(value.clone()),
         _ => None,
     });
-    let verb =
-        std::env::args().nth(1).filter(|verb| verb.chars().all(char::is_alphabetic)).unwrap_or_default();
+    let verb = std::env::args()
+        .nth(1)
+        .filter(|verb| ["explain", "attend", "models", "doctor"].contains(&verb.as_str()))
+        .unwrap_or_default();
     let help = format!("glasshead {verb} --help").replace("  ", " ");
     let hint = known.map_or_else(|| format!("see {help}"), |known| format!("there is {known}; see {help}"));
     let sentence = sentence.join(" ");

@@ -7,6 +7,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::printer;
 
+/// Fewer bytes are over before a line is read.
+const WORTH_A_LINE: u64 = 8 << 20;
+
 /// A bar per step; plain lines where standard error is no terminal.
 #[derive(Default)]
 pub(crate) struct Bars {
@@ -22,7 +25,7 @@ impl Progress for Bars {
                 bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
                     .with_message(what.to_owned()),
             );
-        } else {
+        } else if total_bytes >= WORTH_A_LINE {
             printer::note(what);
         }
     }

@@ -370,6 +370,8 @@ mod tests {
         let long = view(&none, [0, 1, usize::MAX, 1]);
         let read = Read::parse("all", &Shape { batch: 0, heads: 1, queries: 0, keys: usize::MAX }).unwrap();
         let short = view(&none, [0, 1, 0, 1]);
-        assert!(Attention::new(short, long, long).causal(crate::Causal::BottomRight).read(read).run().is_ok());
+        assert!(
+            Attention::new(short, long, long).causal(crate::Causal::BottomRight).read(read).run().is_ok()
+        );
     }
 }

@@ -27,9 +27,10 @@ impl Readout for Rows {
 
     fn check(&self, shape: &Shape) -> Result<(), String> {
         match self.0.iter().find(|&&query| query >= shape.queries) {
-            Some(query) => {
-                Err(format!("asks for row {query}, but rows are counted from 0 and there are {}", shape.queries))
-            }
+            Some(query) => Err(format!(
+                "asks for row {query}, but rows are counted from 0 and there are {}",
+                shape.queries
+            )),
             None => Ok(()),
         }
     }

@@ -1,5 +1,7 @@
 //! The four steps in sentences and tables.
 
+use std::ops::Range;
+
 use super::{
     document::{Block, Document, RowKind, Table},
     lesson,
@@ -12,9 +14,12 @@ use crate::look::{
 /// Longer tables show their heaviest rows alone.
 const MOST_ROWS: usize = 64;
 const HEAVIEST: usize = 32;
-/// Wider vectors show their first numbers alone.
+/// Vectors of up to so many numbers stand whole in one table.
 const MOST_COLUMNS: usize = 8;
-const FIRST_COLUMNS: usize = 4;
+/// Longer ones are cut into parts of so many, to fit a terminal.
+const PART_COLUMNS: usize = 6;
+/// Vectors longer than this show their first numbers alone.
+const MOST_NUMBERS: usize = 128;
 
 /// The report of one focus word.
 pub fn tell(seen: &Explained) -> Document {
@@ -93,7 +98,10 @@ impl Teller<'_> {
         }
         to.push(Block::Table(table));
         let count = encoded.units.len();
-        to.push(Block::Formula(format!("vectors [{count}, {dim}]")));
+        let maps =
+            |(head, value)| format!(" → q [{count}, {head}], k [{count}, {head}], v [{count}, {value}]");
+        let maps = model.then(|| maps((encoded.q.columns(), encoded.v.columns()))).unwrap_or_default();
+        to.push(Block::Formula(format!("vectors [{count}, {dim}]{maps}")));
     }
 
     fn score(&self, to: &mut Document) {
@@ -193,60 +201,56 @@ impl Teller<'_> {
         to.push(Block::Heading(format!("4 · Weighted values: the new vector of \"{}\"", self.focus_text())));
         to.push(Block::Text(lesson::VALUES.into()));
         let dim = steps.output.len();
-        let wide = dim > MOST_COLUMNS;
-        let shown = if wide { FIRST_COLUMNS } else { dim };
-        let mut columns: Vec<String> = vec![">#".into(), "word".into(), ">share".into()];
-        if !wide {
-            columns.push("value".into());
+        let shown = if dim > MOST_NUMBERS { MOST_COLUMNS } else { dim };
+        let part = if dim > MOST_COLUMNS { PART_COLUMNS } else { MOST_COLUMNS };
+        for first in (0..shown).step_by(part) {
+            let last = (first + part).min(shown);
+            to.push(Block::Table(self.contributions(first..last, last == shown)));
         }
-        columns.extend((1..=shown).map(|d| format!(">share × v{}", subscript(d))));
-        if wide {
-            columns.push("…".into());
-        }
-        columns.push(">share × |v|".into());
-        let mut table = Table::new(columns);
-        let influence = steps.influence();
-        let row = |cells: &mut Vec<String>, vector: &[f64], length: f64| {
-            cells.extend(vector[..shown].iter().map(|&x| decimals(x)));
-            cells.extend(wide.then(|| "…".to_owned()));
-            cells.push(decimals(length));
-        };
-        for &unit in &self.shown {
-            let mut cells = self.name(unit);
-            cells.push(decimals(steps.weights[unit]));
-            if !wide {
-                cells.push(start_of(steps.values.row(unit), MOST_COLUMNS));
-            }
-            row(&mut cells, steps.contributions.row(unit), influence[unit]);
-            table.push(self.kind(unit), cells);
-        }
-        self.push_rest(&mut table, |cells| {
-            cells[2] = decimals(self.rest(&steps.weights));
-            let first = if wide { 3 } else { 4 };
-            let rest = self.rest_of_rows(&steps.contributions);
-            for (cell, x) in cells[first..].iter_mut().zip(&rest[..shown]) {
-                *cell = decimals(*x);
-            }
-        });
-        let mut sum = vec![String::new(), "new vector".into(), decimals(steps.weights.iter().sum())];
-        if !wide {
-            sum.push(String::new());
-        }
-        row(&mut sum, &steps.output, length(&steps.output));
-        table.push(RowKind::Sum, sum);
-        to.push(Block::Table(table));
         let count = encoded.units.len();
         to.push(Block::Formula(format!("output [{dim}] = shares [{count}] · values [{count}, {dim}]")));
-        to.push(Block::Text(format!(
-            "new vector of \"{}\": {}",
-            self.focus_text(),
-            start_of(&steps.output, usize::MAX)
-        )));
-        if wide {
+        let output: Vec<String> = steps.output.iter().map(|&x| decimals(x)).collect();
+        to.push(Block::Text(format!("new vector of \"{}\": {}", self.focus_text(), output.join(" "))));
+        if shown < dim {
             to.push(Block::Text(format!(
                 "Each row has {dim} numbers; --format csv, json or html has them all."
             )));
         }
+    }
+
+    /// Some columns of the table of weight × value; the last part ends with the lengths.
+    fn contributions(&self, part: Range<usize>, ends: bool) -> Table {
+        let Explained { steps, .. } = self.seen;
+        let narrow = steps.output.len() <= MOST_COLUMNS;
+        let mut columns: Vec<String> = vec![">#".into(), "word".into(), ">share".into()];
+        columns.extend(narrow.then(|| "value".to_owned()));
+        columns.extend(part.clone().map(|d| format!(">share × v{}", subscript(d + 1))));
+        columns.extend(ends.then(|| ">share × |v|".to_owned()));
+        let mut table = Table::new(columns);
+        let influence = steps.influence();
+        let rest = |vector: &[f64], length: f64| {
+            let numbers = vector[part.clone()].iter().map(|&x| decimals(x));
+            numbers.chain(ends.then(|| decimals(length))).collect::<Vec<_>>()
+        };
+        for &unit in &self.shown {
+            let mut cells = self.name(unit);
+            cells.push(decimals(steps.weights[unit]));
+            cells.extend(narrow.then(|| start_of(steps.values.row(unit), MOST_COLUMNS)));
+            cells.extend(rest(steps.contributions.row(unit), influence[unit]));
+            table.push(self.kind(unit), cells);
+        }
+        self.push_rest(&mut table, |cells| {
+            cells[2] = decimals(self.rest(&steps.weights));
+            let hidden = self.rest_of_rows(&steps.contributions);
+            for (cell, x) in cells[if narrow { 4 } else { 3 }..].iter_mut().zip(&hidden[part.clone()]) {
+                *cell = decimals(*x);
+            }
+        });
+        let mut sum = vec![String::new(), "new vector".into(), decimals(steps.weights.iter().sum())];
+        sum.extend(narrow.then(String::new));
+        sum.extend(rest(&steps.output, length(&steps.output)));
+        table.push(RowKind::Sum, sum);
+        table
     }
 
     fn closing(&self, to: &mut Document) {

@@ -1,6 +1,7 @@
 //! A text, cut: into the tokens a model reads, and into the words a person reads, both of which know
 //! their bytes in the text.
 
+mod fence;
 mod focus;
 mod tokens;
 mod words;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::fence::fenced;
 use crate::{Error, Result};
 
 /// One token as the model reads it.
@@ -41,18 +42,24 @@ impl Tokenizer {
     /// # Errors
     /// Bytes that are not a tokenizer.
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|cause| {
+        let refused = |cause: &str| {
             Error::request(
-                format!("{name} is not a tokenizer: {}", one_line(&cause.to_string())),
+                format!("{name} is not a tokenizer: {}", one_line(cause)),
                 "use the tokenizer.json that belongs to the model (the format of Hugging Face tokenizers)",
             )
-        })?;
+        };
+        // A file that is cut off is told here with its place; the crate panics on some of them.
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
+            .map_err(|cause| refused(&format!("it is not JSON ({cause})")))?;
+        let inner = fenced(|| tokenizers::Tokenizer::from_bytes(bytes))
+            .ok_or_else(|| refused("one of its parts is broken"))?
+            .map_err(|cause| refused(&cause.to_string()))?;
         let mut tokenizer = Self { name: name.to_owned(), inner };
         // A file may say "cut after 128, pad to 128" (MiniLM's does). That is a habit of its training batches;
         // the limit of the model is its number of positions, and a cut nobody sees would be a lie.
         tokenizer.inner.with_padding(None);
         if let Err(cause) = tokenizer.inner.with_truncation(None) {
-            return Err(tokenizer.failed(cause.as_ref()));
+            return Err(tokenizer.failed(&cause.to_string()));
         }
         Ok(tokenizer)
     }
@@ -64,7 +71,9 @@ impl Tokenizer {
     /// A tokenizer that cannot handle the text (for example one without a token for the unknown).
     pub fn encode(&self, text: &str) -> Result<Vec<Token>> {
         // `encode` counts in bytes, `encode_char_offsets` in characters.
-        let encoding = self.inner.encode(text, true).map_err(|cause| self.failed(cause.as_ref()))?;
+        let encoding = fenced(|| self.inner.encode(text, true))
+            .ok_or_else(|| self.failed("one of its parts is broken"))?
+            .map_err(|cause| self.failed(&cause.to_string()))?;
         let ranges = encoding.get_offsets().iter();
         let names = encoding.get_ids().iter().zip(encoding.get_tokens());
         let marks = encoding.get_special_tokens_mask().iter();
@@ -81,9 +90,9 @@ impl Tokenizer {
             .collect())
     }
 
-    fn failed(&self, cause: &(dyn std::error::Error + Send + Sync)) -> Error {
+    fn failed(&self, cause: &str) -> Error {
         Error::request(
-            format!("{} cannot cut this text: {}", self.name, one_line(&cause.to_string())),
+            format!("{} cannot cut this text: {}", self.name, one_line(cause)),
             "use the tokenizer.json that belongs to the model",
         )
     }
@@ -186,6 +195,24 @@ mod tests {
         assert_eq!(inside("aé", 7, 900), (3, 3));
         assert_eq!(inside("aé", 1, 0), (1, 1));
         assert_eq!(inside("", 5, usize::MAX), (0, 0));
+    }
+
+    #[test]
+    fn a_tokenizer_cut_off_anywhere_or_with_a_broken_part_is_refused() {
+        let whole = serde_json::json!({
+            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+            "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
+        });
+        let text = whole.to_string();
+        assert!(Tokenizer::from_bytes(text.as_bytes(), "whole").is_ok());
+        for length in 0..text.len() {
+            let error = Tokenizer::from_bytes(&text.as_bytes()[..length], "cut").expect_err("refused");
+            assert!(error.to_string().contains("not JSON"), "{error}");
+        }
+        let mut broken = whole;
+        broken["normalizer"] = serde_json::json!({"type": "Precompiled", "precompiled_charsmap": 3});
+        let error = Tokenizer::from_bytes(broken.to_string().as_bytes(), "odd").expect_err("refused");
+        assert!(error.to_string().contains("odd is not a tokenizer"), "{error}");
     }
 
     #[test]
