@@ -16,7 +16,7 @@
 //!
 //! The files, in the order in which a token passes them: [`views`](TensorView) (q, k, v and their
 //! shapes) → `mask` (who may see whom) → `attend` (request, plan, the fused path) → `softmax` (the one
-//! exp) → `readout` (what the attention looked at). [`reference`] is the oracle that all of it is judged
+//! exp) → `readout` (what the attention looked at). [`mod@reference`] is the oracle that all of it is judged
 //! against, and `isa` holds the vector instructions and the only unsafe code.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 

@@ -1,7 +1,7 @@
 //! What was found, told: as a table, as Markdown, JSON, CSV, or one self-contained page.
 //!
-//! A report is either data ([`json`], [`csv`], [`html`]) or a [`Document`] of headings, sentences and
-//! tables, written once in [`tell`] and laid out for the terminal or as Markdown. To add a format: write
+//! A report is either data (`json`, `csv`, `html`) or a [`Document`] of headings, sentences and
+//! tables, written once in [`tell()`] and laid out for the terminal or as Markdown. To add a format: write
 //! its file and name it in `FORMATS`.
 
 mod csv;

@@ -98,9 +98,12 @@ impl Teller<'_> {
         }
         to.push(Block::Table(table));
         let count = encoded.units.len();
-        let maps =
-            |(head, value)| format!(" → q [{count}, {head}], k [{count}, {head}], v [{count}, {value}]");
-        let maps = model.then(|| maps((encoded.q.columns(), encoded.v.columns()))).unwrap_or_default();
+        let maps = match (encoded.q.columns(), encoded.v.columns()) {
+            (head, value) if model => {
+                format!(" → q [{count}, {head}], k [{count}, {head}], v [{count}, {value}]")
+            }
+            _ => String::new(),
+        };
         to.push(Block::Formula(format!("vectors [{count}, {dim}]{maps}")));
     }
 
