@@ -21,6 +21,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod attend;
+pub mod ceilings;
 mod element;
 mod error;
 #[allow(unsafe_code)]

@@ -180,6 +180,27 @@ pub fn row<T: Element>(
     head: usize,
     query: usize,
 ) -> Result<Row, AttentionError> {
+    Ok(row_of(request, [batch, head, query])?.0)
+}
+
+/// The output of one query, `[value_dim]`.
+///
+/// # Errors
+/// As [`row`].
+pub fn output<T: Element>(
+    request: &Attention<T>,
+    batch: usize,
+    head: usize,
+    query: usize,
+) -> Result<Vec<f64>, AttentionError> {
+    let (row, problem) = row_of(request, [batch, head, query])?;
+    Ok(row.mix(&problem))
+}
+
+fn row_of<'a, T: Element>(
+    request: &Attention<'a, T>,
+    [batch, head, query]: [usize; 3],
+) -> Result<(Row, Problem<'a, T>), AttentionError> {
     let problem = request.checked()?;
     let axes =
         [("batch", batch, problem.batch), ("head", head, problem.heads), ("query", query, problem.queries)];
@@ -190,7 +211,7 @@ pub fn row<T: Element>(
     }
     let mut row = Row::default();
     row.compute(&problem, batch, head, query);
-    Ok(row)
+    Ok((row, problem))
 }
 
 #[cfg(test)]

@@ -27,3 +27,19 @@ pub(crate) fn for_each_chunk<T: Send, S>(
         }
     }
 }
+
+/// How many threads the caller's pool has.
+pub(crate) fn count() -> usize {
+    #[cfg(feature = "rayon")]
+    return rayon::current_num_threads();
+    #[cfg(not(feature = "rayon"))]
+    return 1;
+}
+
+/// Runs `work` on every thread of the pool at once, and waits for all.
+pub(crate) fn on_each(work: impl Fn() + Sync) {
+    #[cfg(feature = "rayon")]
+    rayon::broadcast(|_| work());
+    #[cfg(not(feature = "rayon"))]
+    work();
+}

@@ -100,6 +100,11 @@ impl<'a, T: Element> Vector<'a, T> {
         (0..len).map(move |at| data[at * stride])
     }
 
+    /// The values as they lie, where they lie side by side.
+    pub fn as_slice(self) -> Option<&'a [T]> {
+        (self.stride == 1 || self.len <= 1).then(|| &self.data[..self.len])
+    }
+
     /// The values in order, widened to f64.
     pub fn to_f64(self) -> Vec<f64> {
         self.iter().map(T::to_f64).collect()

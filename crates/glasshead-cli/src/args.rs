@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Attention over your own arrays (safetensors in, safetensors out)
     Attend(AttendArgs),
+    /// This machine's own figures
+    Bench(BenchArgs),
     /// The models glasshead knows by name, and what is on this disk
     Models(ModelsArgs),
     /// What this machine has, what glasshead makes of it, and what would be slow
@@ -136,6 +138,81 @@ fn window(text: &str) -> Result<glasshead::attention::Window, String> {
     };
     let (left, right) = text.split_once(',').ok_or("expected LEFT,RIGHT like 5,0 (-1 = open)")?;
     Ok(glasshead::attention::Window { left: side(left)?, right: side(right)? })
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) what: BenchWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchWhat {
+    /// Time attention over random arrays, beside the ceilings of this machine measured in the same run
+    Attention(BenchAttentionArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchAttentionArgs {
+    /// Batch elements
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// Query heads
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub(crate) heads: usize,
+    /// Key and value heads [default: as many as query heads]
+    #[arg(long, value_name = "N")]
+    pub(crate) kv_heads: Option<usize>,
+    /// Queries
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) queries: usize,
+    /// Keys [default: as many as queries]
+    #[arg(long, value_name = "N")]
+    pub(crate) keys: Option<usize>,
+    /// Numbers in a query and a key
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) dim: usize,
+    /// Numbers in a value [default: as in a key]
+    #[arg(long, value_name = "N")]
+    pub(crate) value_dim: Option<usize>,
+    /// The type of q, k and v
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
+    pub(crate) dtype: DtypeArg,
+    /// As in `attend`
+    #[arg(long, value_name = "top-left|bottom-right|N", allow_hyphen_values = true, value_parser = causal)]
+    pub(crate) causal: Option<glasshead::attention::Causal>,
+    /// As in `attend`
+    #[arg(long, value_name = "LEFT,RIGHT", allow_hyphen_values = true, value_parser = window)]
+    pub(crate) window: Option<glasshead::attention::Window>,
+    /// As in `attend`
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) softcap: f64,
+    /// How many threads [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) threads: Option<u16>,
+    /// Force an instruction set: scalar, avx2 or avx512
+    #[arg(long, value_name = "SET")]
+    pub(crate) isa: Option<String>,
+    /// Read out as in `attend`, in the same run
+    #[arg(long, value_name = "LIST", action = ArgAction::Append)]
+    pub(crate) read: Vec<String>,
+    /// How the figures are printed
+    #[arg(long, value_enum, default_value_t = BenchFormat::Table)]
+    pub(crate) format: BenchFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DtypeArg {
+    F32,
+    Bf16,
+    F16,
+    F64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum BenchFormat {
+    Table,
+    Json,
 }
 
 #[derive(Debug, clap::Args)]

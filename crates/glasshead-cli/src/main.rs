@@ -11,6 +11,10 @@ use clap::Parser;
 
 use args::{Args, Command};
 
+/// Knows the most memory that was held, for `bench`.
+#[global_allocator]
+pub(crate) static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -19,6 +23,7 @@ fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Explain(args) => commands::explain::run(args),
         Command::Attend(args) => commands::attend::run(args),
+        Command::Bench(args) => commands::bench::run(args),
         Command::Models(args) => commands::models::run(args),
         Command::Doctor => commands::doctor::run(),
     };

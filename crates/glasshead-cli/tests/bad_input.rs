@@ -290,7 +290,12 @@ fn scale_and_temperature() {
         desk.refused(REQUEST, &["explain", "--temperature", value], "--temperature", "--temperature");
     }
     for value in ["nan", "inf", "-inf"] {
-        desk.refused(REQUEST, &["explain", "--focus", "fox", "--scale", value], "--scale", "--scale");
+        desk.refused(
+            REQUEST,
+            &["explain", "--focus", "fox", &format!("--scale={value}")],
+            "--scale",
+            "--scale",
+        );
     }
     desk.refused(REQUEST, &["explain", "--scale", "x"], "'x'", "--help");
     desk.refused(REQUEST, &["explain", "--scale", "2"], "given, not computed", "--temperature");
@@ -656,7 +661,6 @@ fn axes_without_end() {
         ([1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 0, HUGE], "lse"),
         ([HUGE, 1, 0, 1], [HUGE, 1, 0, 1], [HUGE, 1, 0, 1], "lse"),
         ([1, HUGE, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1], "all"),
-        ([HUGE, HUGE, 0, 1], [HUGE, HUGE, 0, 1], [HUGE, HUGE, 0, 1], "all"),
     ] {
         let desk = Desk::new();
         let path = desk.path().join("in.safetensors");

@@ -159,6 +159,22 @@ impl<'a, T: Element> Attention<'a, T> {
         self.causal.is_some()
     }
 
+    /// How many pairs of query and key are visible under causal forms, windows and lengths, over all heads;
+    /// a mask array is not looked at.
+    ///
+    /// # Errors
+    /// As [`Attention::run`].
+    pub fn visible_pairs(&self) -> Result<u64, AttentionError> {
+        let problem = self.checked()?;
+        let mut pairs = 0;
+        for batch in 0..problem.batch {
+            for query in 0..problem.queries {
+                pairs += problem.visibility.keys(batch, query).len() as u64;
+            }
+        }
+        Ok(pairs * problem.heads as u64)
+    }
+
     /// Checks every shape and fills in every default.
     pub(crate) fn checked(&self) -> Result<Problem<'a, T>, AttentionError> {
         Problem::new(self)

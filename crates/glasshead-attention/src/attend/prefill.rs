@@ -4,12 +4,13 @@
 //! vertical operation:
 //!
 //! ```text
-//! for each tile of queries:                      (tiles are independent: they are what threads share out)
+//! for each panel of queries:                     (panels are independent: they are what threads share out)
 //!     m = −∞, l = 0, o = 0
-//!     for each block of keys that the tile may see:
-//!         s  = k·qᵀ · scale, softcap, −slope·distance, + mask;  hidden → −∞
-//!         m' = max(m, max s),  c = exp(m − m')
-//!         p  = exp(s − m'),  l = l·c + Σ p,  o = o·c + vᵀ·p,  m = m'
+//!     for each block of keys that the panel may see:
+//!         for each tile of the panel's queries:  (the block stays in the second cache meanwhile)
+//!             s  = k·qᵀ · scale, softcap, −slope·distance, + mask;  hidden → −∞
+//!             m' = max(m, max s),  c = exp(m − m')
+//!             p  = exp(s − m'),  l = l·c + Σ p,  o = o·c + vᵀ·p,  m = m'
 //!     out = o / l
 //! ```
 //!
@@ -18,9 +19,11 @@
 //! vouched for (NaN, or no key with a weight) is computed again by the reference: there a hidden NaN is
 //! never touched, while here 0 · NaN would leak it.
 
+use std::hint::black_box;
+
 use super::{Problem, rowwise};
 use crate::{
-    Element,
+    Element, Vector,
     isa::{InstructionSet, Kernel, Simd},
     mask::Mask,
     reference::Row,
@@ -32,6 +35,8 @@ use crate::{
 const KEYS: usize = 128;
 /// Vectors of queries per tile.
 const COLUMNS: usize = 2;
+/// Tiles per panel: how often a block of k and v is used once it is in the second cache.
+const TILES: usize = 8;
 /// Bytes of a cache line, and of the largest vector.
 const LINE: usize = 64;
 
@@ -40,32 +45,33 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
     if out.is_empty() {
         return;
     }
-    let queries = COLUMNS * isa.lanes();
+    let queries = TILES * COLUMNS * isa.lanes();
     let head_len = problem.queries * problem.value_dim;
-    let tiles_per_head = problem.queries.div_ceil(queries);
-    let mut tiles: Vec<&mut [T]> =
+    let panels_per_head = problem.queries.div_ceil(queries);
+    let mut panels: Vec<&mut [T]> =
         out.chunks_mut(head_len).flat_map(|head| head.chunks_mut(queries * problem.value_dim)).collect();
-    threads::for_each_chunk(&mut tiles, 1, Workspace::default, |workspace, index, tiles| {
-        let (batch_head, tile) = (index / tiles_per_head, index % tiles_per_head);
+    threads::for_each_chunk(&mut panels, 1, Workspace::default, |workspace, index, panels| {
+        let (batch_head, panel) = (index / panels_per_head, index % panels_per_head);
         let (batch, head) = (batch_head / problem.heads, batch_head % problem.heads);
-        let out = &mut *tiles[0];
-        isa.dispatch(Tile { problem, batch, head, first: tile * queries, out, workspace });
+        let out = &mut *panels[0];
+        isa.dispatch(Panel { problem, batch, head, first: panel * queries, out, workspace });
     });
 }
 
-/// Memory of one worker: O(tile · dim), whatever the number of keys.
+/// Memory of one worker: O(panel · dim), whatever the number of keys.
 #[derive(Default)]
 struct Workspace {
-    /// qᵀ `[dim, queries]`
+    /// qᵀ `[tiles, dim, queries]`
     q: Lines,
     /// s, then p `[KEYS, queries]`
     p: Lines,
     /// The mask's share of the scores `[KEYS, queries]`
     bias: Lines,
-    /// oᵀ `[value_dim, queries]`
+    /// oᵀ `[tiles, value_dim, queries]`
     o: Lines,
-    /// Rows of k and v as f32, where they do not lie so.
+    /// Rows of k as f32, where they do not lie so.
     k: Lines,
+    /// A block of v, see [`pack_values`].
     v: Lines,
     row: Row,
 }
@@ -91,19 +97,19 @@ struct Rows<'a> {
     stride: usize,
 }
 
-/// One tile of queries of one head.
-struct Tile<'a, 'p, T> {
+/// Up to [`TILES`] tiles of queries of one head.
+struct Panel<'a, 'p, T> {
     problem: &'a Problem<'p, T>,
     batch: usize,
     head: usize,
     /// The first query.
     first: usize,
-    /// `[queries of the tile, value_dim]`
+    /// `[queries of the panel, value_dim]`
     out: &'a mut [T],
     workspace: &'a mut Workspace,
 }
 
-impl<T: Element> Kernel for Tile<'_, '_, T> {
+impl<T: Element> Kernel for Panel<'_, '_, T> {
     type Out = ();
 
     #[inline(always)]
@@ -117,137 +123,146 @@ impl<T: Element> Kernel for Tile<'_, '_, T> {
     }
 }
 
-impl<T: Element> Tile<'_, '_, T> {
+/// What a tile carries from block to block: the largest score so far, and the sum of the exponentials.
+#[derive(Clone, Copy)]
+struct Running<F> {
+    max: [F; COLUMNS],
+    sum: [F; COLUMNS],
+}
+
+impl<T: Element> Panel<'_, '_, T> {
     #[inline(always)]
     fn attend<S: Simd, const ROWS: usize>(self, simd: S) {
         let Self { problem, batch, head, first, out, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
         let count = out.len() / value_dim;
-        let query_at = |lane: usize| first + lane.min(count - 1);
+        let tiles = count.div_ceil(width);
+        // Lanes without a query of their own repeat the last one.
+        let query_at = |tile: usize, lane: usize| first + (tile * width + lane).min(count - 1);
+        let key_head = head / problem.group;
 
-        let q = workspace.q.get(dim * width);
-        for lane in 0..width {
-            let vector = problem.q.vector(batch, head, query_at(lane));
-            for (d, value) in vector.iter().enumerate() {
-                q[d * width + lane] = value.to_f32();
+        let q = workspace.q.get(tiles * dim * width);
+        for (tile, q) in q.chunks_exact_mut(dim * width).enumerate() {
+            for lane in 0..width {
+                let vector = problem.q.vector(batch, head, query_at(tile, lane));
+                for (q, value) in q.chunks_exact_mut(width).zip(vector.iter()) {
+                    q[lane] = value.to_f32();
+                }
             }
         }
-        let o = workspace.o.get(value_dim * width);
+        let o = workspace.o.get(tiles * value_dim * width);
         o.fill(0.0);
-        let ranges = Ranges::new(problem, batch, (0..width).map(query_at));
-        let lowest = simd.splat(f32::NEG_INFINITY);
-        let zero = simd.splat(0.0);
-        let mut max = [lowest; COLUMNS];
-        let mut sum = [zero; COLUMNS];
-        let key_head = head / problem.group;
+        let ranges: [Ranges; TILES] = std::array::from_fn(|tile| match tile < tiles {
+            true => Ranges::new(problem, batch, (0..width).map(|lane| query_at(tile, lane))),
+            false => Ranges::NONE,
+        });
+        let mut running =
+            [Running { max: [simd.splat(f32::NEG_INFINITY); COLUMNS], sum: [simd.splat(0.0); COLUMNS] };
+                TILES];
+        let start =
+            ranges.iter().filter(|range| range.start < range.end).map(|range| range.start).min().unwrap_or(0);
+        let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
         let k_rows = problem.k.f32_rows(batch, key_head);
-        let v_rows = problem.v.f32_rows(batch, key_head);
 
-        for start in (ranges.start..ranges.end).step_by(KEYS) {
-            let len = KEYS.min(ranges.end - start);
+        for start in (start..end).step_by(KEYS) {
+            let len = KEYS.min(end - start);
             let k = match k_rows {
                 Some((values, stride)) => Rows { values: &values[start * stride..], stride },
-                None => widen(
-                    workspace.k.get(KEYS * dim),
-                    dim,
-                    (start..start + len).map(|key| problem.k.vector(batch, key_head, key)),
-                ),
-            };
-            let p = workspace.p.get(KEYS * width);
-            let mut scores = Scores {
-                q,
-                k,
-                p,
-                dim,
-                scale: problem.scale as f32,
-                softcap: problem.softcap as f32,
-                slope: problem.slope(head),
-                distance: problem.visibility.position(first).saturating_sub(start as i64),
-                bounds: ranges.bounds(simd, start, len),
-                bias: problem.mask().map(|mask| {
-                    let bias = workspace.bias.get(KEYS * width);
-                    pack_bias(mask, [batch, head, first, start], count, &ranges, bias, width);
-                    &*bias
-                }),
-                max: [lowest; COLUMNS],
-            };
-            let whole = len - len % ROWS;
-            for key in (0..whole).step_by(ROWS) {
-                scores.compute::<S, ROWS>(simd, key);
-            }
-            for key in whole..len {
-                scores.compute::<S, 1>(simd, key);
-            }
-            let block_max = scores.max;
-
-            let mut shrink = [zero; COLUMNS];
-            let mut base = [zero; COLUMNS];
-            for c in 0..COLUMNS {
-                let new = simd.max(max[c], block_max[c]);
-                // While nothing is visible the maximum is −∞, and −∞ − −∞ would be NaN.
-                base[c] = simd.select_less(lowest, new, new, zero);
-                shrink[c] = exp(simd, simd.sub(max[c], base[c]));
-                max[c] = new;
-            }
-            let mut block_sum = [zero; COLUMNS];
-            for p in p[..len * width].chunks_exact_mut(width) {
-                for (c, p) in p.chunks_exact_mut(S::LANES).enumerate() {
-                    let e = exp(simd, simd.sub(simd.load(p), base[c]));
-                    block_sum[c] = simd.add(block_sum[c], e);
-                    simd.store(e, p);
-                }
-            }
-            for c in 0..COLUMNS {
-                sum[c] = simd.mul_add(sum[c], shrink[c], block_sum[c]);
-            }
-
-            let p = &p[..len * width];
-            let v = match v_rows {
-                Some((values, stride)) => Rows { values: &values[start * stride..], stride },
                 None => {
-                    let rows = (start..start + len).map(|key| problem.v.vector(batch, key_head, key));
-                    widen(workspace.v.get(KEYS * value_dim), value_dim, rows)
+                    let rows = (start..start + len).map(|key| problem.k.vector(batch, key_head, key));
+                    widen(workspace.k.get(KEYS * dim), dim, rows)
                 }
             };
-            let whole = value_dim - value_dim % ROWS;
-            for d in (0..whole).step_by(ROWS) {
-                mix::<S, ROWS>(simd, p, v, d, shrink, &mut o[d * width..(d + ROWS) * width]);
-            }
-            for d in whole..value_dim {
-                mix::<S, 1>(simd, p, v, d, shrink, &mut o[d * width..(d + 1) * width]);
+            let v = workspace.v.get(KEYS * value_dim);
+            pack_values::<T, ROWS>(
+                v,
+                value_dim,
+                (start..start + len).map(|key| problem.v.vector(batch, key_head, key)),
+            );
+
+            for (tile, ranges) in ranges[..tiles].iter().enumerate() {
+                let from = ranges.start.max(start);
+                let to = ranges.end.min(start + len);
+                if from >= to {
+                    continue;
+                }
+                let p = &mut workspace.p.get(KEYS * width)[..(to - from) * width];
+                let skipped = from - start;
+                let scores = Scores {
+                    q: &q[tile * dim * width..(tile + 1) * dim * width],
+                    k: Rows { values: &k.values[skipped * k.stride..], stride: k.stride },
+                    dim,
+                    scale: problem.scale as f32,
+                    softcap: problem.softcap as f32,
+                    slope: problem.slope(head),
+                    distance: problem.visibility.position(first + tile * width).saturating_sub(from as i64),
+                    bounds: ranges.bounds(simd, from, to - from),
+                    bias: problem.mask().map(|mask| {
+                        let bias = workspace.bias.get(KEYS * width);
+                        pack_bias(
+                            mask,
+                            [batch, head, from],
+                            |lane| query_at(tile, lane),
+                            ranges,
+                            bias,
+                            width,
+                        );
+                        &*bias
+                    }),
+                };
+                let shrink = scores.weigh::<S, ROWS>(simd, p, &mut running[tile]);
+                let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
+                let whole = value_dim - value_dim % ROWS;
+                for d in (0..whole).step_by(ROWS) {
+                    let v = &v[d * KEYS + skipped * ROWS..];
+                    mix::<S, ROWS>(simd, p, v, shrink, &mut o[d * width..(d + ROWS) * width]);
+                }
+                for d in whole..value_dim {
+                    mix::<S, 1>(
+                        simd,
+                        p,
+                        &v[d * KEYS + skipped..],
+                        shrink,
+                        &mut o[d * width..(d + 1) * width],
+                    );
+                }
             }
         }
 
-        let lanes = workspace.p.get(KEYS * width);
-        let mut vouched = [true; MAX_WIDTH];
-        for c in 0..COLUMNS {
-            let mut grow = simd.splat(1.0);
-            if let Some(sinks) = problem.sinks {
-                let sink = simd.splat(sinks[head]);
-                let new = simd.max(max[c], sink);
-                grow = exp(simd, simd.sub(max[c], new));
-                sum[c] = simd.mul_add(sum[c], grow, exp(simd, simd.sub(sink, new)));
-            }
-            simd.store(max[c], &mut lanes[c * S::LANES..]);
-            for o in o.chunks_exact_mut(width) {
-                let o = &mut o[c * S::LANES..(c + 1) * S::LANES];
-                simd.store(simd.div(simd.mul(simd.load(o), grow), sum[c]), o);
+        for (tile, out) in out.chunks_mut(width * value_dim).enumerate() {
+            let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
+            let lanes = workspace.p.get(KEYS * width);
+            normalize(simd, running[tile], problem.sinks.map(|sinks| sinks[head]), o, lanes);
+            for (lane, out) in out.chunks_exact_mut(value_dim).enumerate() {
+                let mut vouched = lanes[lane] > f32::NEG_INFINITY;
+                for (out, o) in out.iter_mut().zip(o.chunks_exact(width)) {
+                    vouched &= !o[lane].is_nan();
+                    *out = T::from_f32(o[lane]);
+                }
+                if !vouched {
+                    rowwise::one(problem, batch, head, query_at(tile, lane), &mut workspace.row, out);
+                }
             }
         }
-        for (vouched, max) in vouched.iter_mut().zip(lanes) {
-            *vouched = *max > f32::NEG_INFINITY;
+    }
+}
+
+/// o / l, with the sink's share in l; the largest score of each lane goes to `lanes`.
+#[inline(always)]
+fn normalize<S: Simd>(simd: S, running: Running<S::F>, sink: Option<f32>, o: &mut [f32], lanes: &mut [f32]) {
+    for c in 0..COLUMNS {
+        let (max, mut sum, mut grow) = (running.max[c], running.sum[c], simd.splat(1.0));
+        if let Some(sink) = sink {
+            let sink = simd.splat(sink);
+            let new = simd.max(max, sink);
+            grow = exp(simd, simd.sub(max, new));
+            sum = simd.mul_add(sum, grow, exp(simd, simd.sub(sink, new)));
         }
-        for (lane, out) in out.chunks_exact_mut(value_dim).enumerate() {
-            let mut nan = false;
-            for (d, out) in out.iter_mut().enumerate() {
-                let value = o[d * width + lane];
-                nan |= value.is_nan();
-                *out = T::from_f32(value);
-            }
-            if nan || !vouched[lane] {
-                rowwise::one(problem, batch, head, first + lane, &mut workspace.row, out);
-            }
+        simd.store(max, &mut lanes[c * S::LANES..]);
+        for o in o.chunks_exact_mut(COLUMNS * S::LANES) {
+            let o = &mut o[c * S::LANES..(c + 1) * S::LANES];
+            simd.store(simd.div(simd.mul(simd.load(o), grow), sum), o);
         }
     }
 }
@@ -267,15 +282,13 @@ struct Ranges {
 }
 
 impl Ranges {
+    /// Of a tile without queries.
+    const NONE: Self =
+        Self { start: 0, end: 0, common: 0..usize::MAX, starts: [0; MAX_WIDTH], ends: [0; MAX_WIDTH] };
+
     #[inline(always)]
     fn new<T: Element>(problem: &Problem<T>, batch: usize, queries: impl Iterator<Item = usize>) -> Self {
-        let mut ranges = Self {
-            start: usize::MAX,
-            end: 0,
-            common: 0..usize::MAX,
-            starts: [0; MAX_WIDTH],
-            ends: [0; MAX_WIDTH],
-        };
+        let mut ranges = Self { start: usize::MAX, ..Self::NONE };
         for (lane, query) in queries.enumerate() {
             let keys = problem.visibility.keys(batch, query);
             (ranges.starts[lane], ranges.ends[lane]) = (keys.start, keys.end);
@@ -312,44 +325,73 @@ impl Ranges {
 fn widen<'a, T: Element>(
     to: &'a mut [f32],
     dim: usize,
-    rows: impl Iterator<Item = crate::Vector<'a, T>>,
+    rows: impl Iterator<Item = Vector<'a, T>>,
 ) -> Rows<'a> {
     for (to, row) in to.chunks_exact_mut(dim).zip(rows) {
-        for (to, value) in to.iter_mut().zip(row.iter()) {
-            *to = value.to_f32();
+        match row.as_slice() {
+            Some(row) => to.iter_mut().zip(row).for_each(|(to, value)| *to = value.to_f32()),
+            None => to.iter_mut().zip(row.iter()).for_each(|(to, value)| *to = value.to_f32()),
         }
     }
     Rows { values: to, stride: dim }
 }
 
+/// Copies a block of v as `[value_dim / ROWS, KEYS, ROWS]`, the rest of the dims as `[rest, KEYS]`: the order
+/// in which [`mix`] reads it, whatever the strides were. Done once per block and panel.
+#[inline(always)]
+fn pack_values<'a, T: Element, const ROWS: usize>(
+    to: &mut [f32],
+    dim: usize,
+    rows: impl Iterator<Item = Vector<'a, T>>,
+) {
+    let whole = dim - dim % ROWS;
+    for (key, row) in rows.enumerate() {
+        if let Some(row) = row.as_slice() {
+            for (to, row) in to.chunks_mut(ROWS * KEYS).zip(row.chunks_exact(ROWS)) {
+                for (to, value) in to[key * ROWS..][..ROWS].iter_mut().zip(row) {
+                    *to = value.to_f32();
+                }
+            }
+            for (d, value) in (whole..dim).zip(&row[whole..]) {
+                to[d * KEYS + key] = value.to_f32();
+            }
+        } else {
+            for (d, value) in row.iter().enumerate() {
+                let at =
+                    if d < whole { d / ROWS * ROWS * KEYS + key * ROWS + d % ROWS } else { d * KEYS + key };
+                to[at] = value.to_f32();
+            }
+        }
+    }
+}
+
 /// Turns a block of the mask around, `[keys, queries]`; −∞ where a key is hidden.
 fn pack_bias(
     mask: &Mask,
-    [batch, head, first, start]: [usize; 4],
-    count: usize,
+    [batch, head, start]: [usize; 3],
+    query_at: impl Fn(usize) -> usize,
     ranges: &Ranges,
     bias: &mut [f32],
     width: usize,
 ) {
     bias.fill(f32::NEG_INFINITY);
     for lane in 0..width {
-        let query = first + lane.min(count - 1);
         // Keys outside the range may lie outside the mask too.
         let from = ranges.starts[lane].clamp(start, start + KEYS);
         let to = ranges.ends[lane].clamp(start, start + KEYS);
         for key in from..to {
-            if let Some(value) = mask.bias(batch, head, query, key) {
+            if let Some(value) = mask.bias(batch, head, query_at(lane), key) {
                 bias[(key - start) * width + lane] = value as f32;
             }
         }
     }
 }
 
-/// One block of keys on its way to scores.
+/// What makes the scores of one tile of queries and one block of keys.
 struct Scores<'a, F> {
+    /// `[dim, queries]`
     q: &'a [f32],
     k: Rows<'a>,
-    p: &'a mut [f32],
     dim: usize,
     scale: f32,
     softcap: f32,
@@ -358,42 +400,100 @@ struct Scores<'a, F> {
     distance: i64,
     bounds: Option<[[F; 2]; COLUMNS]>,
     bias: Option<&'a [f32]>,
-    max: [F; COLUMNS],
 }
 
 impl<F: Copy> Scores<'_, F> {
-    /// The scores of `ROWS` keys from `key` on, for all queries of the tile; keeps the maximum.
+    /// Fills `p [keys, queries]` with exp(score − max) and takes the block into the running maximum and sum.
+    /// Returns what everything before this block shrinks by.
     #[inline(always)]
-    fn compute<S: Simd<F = F>, const ROWS: usize>(&mut self, simd: S, key: usize) {
+    fn weigh<S: Simd<F = F>, const ROWS: usize>(
+        &self,
+        simd: S,
+        p: &mut [f32],
+        running: &mut Running<F>,
+    ) -> [F; COLUMNS] {
         let width = COLUMNS * S::LANES;
-        let q = &self.q[..self.dim * width];
-        let rows: [&[f32]; ROWS] =
-            std::array::from_fn(|r| &self.k.values[(key + r) * self.k.stride..][..self.dim]);
-        let mut s = [[simd.splat(0.0); COLUMNS]; ROWS];
-        for (d, q) in q.chunks_exact(width).enumerate() {
-            let q: [F; COLUMNS] = std::array::from_fn(|c| simd.load(&q[c * S::LANES..]));
-            for (s, row) in s.iter_mut().zip(&rows) {
-                let k = simd.splat(row[d]);
-                for (s, q) in s.iter_mut().zip(q) {
-                    *s = simd.mul_add(k, q, *s);
-                }
+        let keys = p.len() / width;
+        let lowest = simd.splat(f32::NEG_INFINITY);
+        let mut max = [lowest; COLUMNS];
+        let whole = keys - keys % ROWS;
+        for key in (0..whole).step_by(ROWS) {
+            self.score::<S, ROWS>(simd, key, p, &mut max);
+        }
+        for key in whole..keys {
+            self.score::<S, 1>(simd, key, p, &mut max);
+        }
+        let zero = simd.splat(0.0);
+        let mut shrink = [zero; COLUMNS];
+        let mut base = [zero; COLUMNS];
+        for c in 0..COLUMNS {
+            let new = simd.max(running.max[c], max[c]);
+            // While nothing is visible the maximum is −∞, and −∞ − −∞ would be NaN.
+            base[c] = simd.select_less(lowest, new, new, zero);
+            shrink[c] = exp(simd, simd.sub(running.max[c], base[c]));
+            running.max[c] = new;
+        }
+        let mut sum = [zero; COLUMNS];
+        for p in p.chunks_exact_mut(width) {
+            for (c, p) in p.chunks_exact_mut(S::LANES).enumerate() {
+                let e = exp(simd, simd.sub(simd.load(p), base[c]));
+                sum[c] = simd.add(sum[c], e);
+                simd.store(e, p);
             }
         }
-        for (r, s) in s.into_iter().enumerate() {
-            let at = (key + r) * width;
-            for (c, s) in s.into_iter().enumerate() {
-                let s = self.finish(simd, s, key + r, c);
-                self.max[c] = simd.max(self.max[c], s);
-                simd.store(s, &mut self.p[at + c * S::LANES..]);
+        for c in 0..COLUMNS {
+            running.sum[c] = simd.mul_add(running.sum[c], shrink[c], sum[c]);
+        }
+        shrink
+    }
+
+    /// The scores of `ROWS` keys from `key` on, for all queries of the tile; keeps the maximum.
+    #[inline(always)]
+    fn score<S: Simd<F = F>, const ROWS: usize>(
+        &self,
+        simd: S,
+        key: usize,
+        p: &mut [f32],
+        max: &mut [F; COLUMNS],
+    ) {
+        let width = COLUMNS * S::LANES;
+        // Unless the offsets are hidden from it, the compiler derives one row from the other in every step,
+        // with more integer additions than the ports have room for beside the multiply-adds.
+        let rows: [&[f32]; ROWS] =
+            std::array::from_fn(|r| &self.k.values[black_box((key + r) * self.k.stride)..][..self.dim]);
+        let mut s = [[simd.splat(0.0); COLUMNS]; ROWS];
+        let pairs = self.q.chunks_exact(2 * width);
+        if !pairs.remainder().is_empty() {
+            let last = self.dim - 1;
+            multiply_add::<S, ROWS>(simd, std::array::from_fn(|r| rows[r][last]), pairs.remainder(), &mut s);
+        }
+        for (pair, q) in pairs.enumerate() {
+            multiply_add::<S, ROWS>(simd, std::array::from_fn(|r| rows[r][2 * pair]), &q[..width], &mut s);
+            multiply_add::<S, ROWS>(
+                simd,
+                std::array::from_fn(|r| rows[r][2 * pair + 1]),
+                &q[width..],
+                &mut s,
+            );
+        }
+        let scale = simd.splat(self.scale);
+        let plain = self.softcap == 0.0 && self.slope == 0.0 && self.bias.is_none() && self.bounds.is_none();
+        for ((r, s), p) in s.into_iter().enumerate().zip(p[key * width..].chunks_exact_mut(width)) {
+            for (c, (s, p)) in s.into_iter().zip(p.chunks_exact_mut(S::LANES)).enumerate() {
+                let mut s = simd.mul(s, scale);
+                if !plain {
+                    s = self.finish(simd, s, key + r, c);
+                }
+                max[c] = simd.max(max[c], s);
+                simd.store(s, p);
             }
         }
     }
 
-    /// From q·k to the score: scale, softcap, distance, mask, and −∞ for what is hidden.
+    /// From the scaled q·k to the score: softcap, distance, mask, and −∞ for what is hidden.
     #[inline(always)]
-    fn finish<S: Simd<F = F>>(&self, simd: S, dot: F, key: usize, c: usize) -> F {
+    fn finish<S: Simd<F = F>>(&self, simd: S, mut s: F, key: usize, c: usize) -> F {
         let hidden = simd.splat(f32::NEG_INFINITY);
-        let mut s = simd.mul(dot, simd.splat(self.scale));
         if self.softcap > 0.0 {
             let cap = simd.splat(self.softcap);
             s = simd.mul(cap, tanh(simd, simd.div(s, cap)));
@@ -419,27 +519,41 @@ impl<F: Copy> Scores<'_, F> {
     }
 }
 
-/// o·shrink + vᵀ·p for `ROWS` dims of the values from `d` on: `o [ROWS, queries]`.
+/// sums `[ROWS, queries]` += column `[ROWS]` · row `[queries]`: the register tile of both products.
 #[inline(always)]
-fn mix<S: Simd, const ROWS: usize>(
+fn multiply_add<S: Simd, const ROWS: usize>(
     simd: S,
-    p: &[f32],
-    v: Rows,
-    d: usize,
-    shrink: [S::F; COLUMNS],
-    o: &mut [f32],
+    column: [f32; ROWS],
+    row: &[f32],
+    sums: &mut [[S::F; COLUMNS]; ROWS],
 ) {
+    let row: [S::F; COLUMNS] = [simd.load(row), simd.load(&row[S::LANES..])];
+    for (sums, x) in sums.iter_mut().zip(column) {
+        let x = simd.splat(x);
+        for (sum, y) in sums.iter_mut().zip(row) {
+            *sum = simd.mul_add(x, y, *sum);
+        }
+    }
+}
+
+/// o·shrink + vᵀ·p for `ROWS` dims of the values: `v [keys, ROWS]`, `o [ROWS, queries]`.
+#[inline(always)]
+fn mix<S: Simd, const ROWS: usize>(simd: S, p: &[f32], v: &[f32], shrink: [S::F; COLUMNS], o: &mut [f32]) {
     let width = COLUMNS * S::LANES;
     let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
-    for (key, p) in p.chunks_exact(width).enumerate() {
-        let p: [S::F; COLUMNS] = std::array::from_fn(|c| simd.load(&p[c * S::LANES..]));
-        let row = &v.values[key * v.stride + d..][..ROWS];
-        for (sums, v) in sums.iter_mut().zip(row) {
-            let v = simd.splat(*v);
-            for (sum, p) in sums.iter_mut().zip(p) {
-                *sum = simd.mul_add(v, p, *sum);
-            }
-        }
+    let pairs = p.chunks_exact(2 * width);
+    if !pairs.remainder().is_empty() {
+        let last = p.len() / width - 1;
+        multiply_add::<S, ROWS>(
+            simd,
+            std::array::from_fn(|r| v[last * ROWS + r]),
+            pairs.remainder(),
+            &mut sums,
+        );
+    }
+    for (p, v) in pairs.zip(v.chunks_exact(2 * ROWS)) {
+        multiply_add::<S, ROWS>(simd, std::array::from_fn(|r| v[r]), &p[..width], &mut sums);
+        multiply_add::<S, ROWS>(simd, std::array::from_fn(|r| v[ROWS + r]), &p[width..], &mut sums);
     }
     for (o, sums) in o.chunks_exact_mut(width).zip(sums) {
         for ((o, sum), shrink) in o.chunks_exact_mut(S::LANES).zip(sums).zip(shrink) {

@@ -41,7 +41,7 @@ pub(crate) fn run(args: AttendArgs) -> Result<()> {
 }
 
 /// Runs on so many threads, or on all.
-fn in_pool<R: Send>(threads: Option<u16>, work: impl FnOnce() -> R + Send) -> Result<R> {
+pub(super) fn in_pool<R: Send>(threads: Option<u16>, work: impl FnOnce() -> R + Send) -> Result<R> {
     let Some(threads) = threads else { return Ok(work()) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build();
     let pool = pool.map_err(|error| {
@@ -50,8 +50,8 @@ fn in_pool<R: Send>(threads: Option<u16>, work: impl FnOnce() -> R + Send) -> Re
     Ok(pool.install(work))
 }
 
-type Half = glasshead::attention::f16;
-type Brain = glasshead::attention::bf16;
+pub(super) type Half = glasshead::attention::f16;
+pub(super) type Brain = glasshead::attention::bf16;
 
 /// The four types of q, k and v, and how they lie in [`ArrayData`].
 trait Typed: Element {
@@ -189,7 +189,7 @@ fn odd(args: &AttendArgs, name: &str, data: &ArrayData, shape: &[usize], expecte
     Error::request(format!("{file}: {name} is {dtype:?} {shape:?}"), format!("{name} is {expected}"))
 }
 
-fn hint_for(error: &AttentionError) -> &'static str {
+pub(super) fn hint_for(error: &AttentionError) -> &'static str {
     match error {
         AttentionError::MissingInstructionSet { .. } => {
             "leave --isa and GLASSHEAD_ISA out; glasshead doctor tells what this machine has"

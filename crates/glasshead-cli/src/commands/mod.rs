@@ -1,6 +1,7 @@
 //! One file per verb.
 
 pub(crate) mod attend;
+pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod models;

@@ -1,0 +1,165 @@
+//! `glasshead bench attention`
+
+use std::time::Instant;
+
+use glasshead::{
+    Error, Result,
+    attention::{
+        Attended, Attention, AttentionError, Element, InstructionSet, Read, Shape, TensorView, ceilings,
+        reference,
+    },
+    report::{Block, Document, RowKind, Table, table},
+};
+use serde_json::{Value, json};
+
+use super::attend::{Brain, Half, hint_for, in_pool};
+use crate::{
+    MEMORY,
+    args::{BenchArgs, BenchAttentionArgs, BenchFormat, BenchWhat, DtypeArg},
+    printer,
+};
+
+/// How long all runs together should take, and how many there are at least.
+const SECONDS: f64 = 2.0;
+const LEAST_RUNS: usize = 5;
+/// How long each ceiling is measured, before the runs and after them.
+const CEILING_SECONDS: f64 = 0.2;
+/// Rows that are compared with the reference.
+const SAMPLED_ROWS: usize = 64;
+
+pub(crate) fn run(args: BenchArgs) -> Result<()> {
+    let BenchWhat::Attention(args) = args.what;
+    let figures = in_pool(args.threads, || match args.dtype {
+        DtypeArg::F32 => attention::<f32>(&args),
+        DtypeArg::F64 => attention::<f64>(&args),
+        DtypeArg::F16 => attention::<Half>(&args),
+        DtypeArg::Bf16 => attention::<Brain>(&args),
+    })??;
+    match args.format {
+        BenchFormat::Json => printer::data(&format!("{figures}\n")),
+        BenchFormat::Table => {
+            let mut rows = Table::new(["figure", ">value"]);
+            for (name, value) in figures.as_object().into_iter().flatten() {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                rows.push(RowKind::Plain, vec![name.clone(), value]);
+            }
+            printer::data(&table(&Document { blocks: vec![Block::Table(rows)] }, &printer::style()))
+        }
+    }
+}
+
+fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
+    let wrong = |error: AttentionError| Error::request(error.to_string(), hint_for(&error));
+    let (batch, heads, queries, dim) = (args.batch, args.heads, args.queries, args.dim);
+    let kv_heads = args.kv_heads.unwrap_or(heads);
+    let keys = args.keys.unwrap_or(queries);
+    let value_dim = args.value_dim.unwrap_or(dim);
+    let mut random = Random(1);
+    let q = random.array::<T>([batch, heads, queries, dim])?;
+    let k = random.array::<T>([batch, kv_heads, keys, dim])?;
+    let v = random.array::<T>([batch, kv_heads, keys, value_dim])?;
+    let isa = match &args.isa {
+        Some(name) => InstructionSet::from_name(name).map_err(wrong)?,
+        None => InstructionSet::default_here().map_err(wrong)?,
+    };
+    let view = |values, shape| TensorView::contiguous(values, shape).map_err(wrong);
+    let mut request = Attention::new(
+        view(&q, [batch, heads, queries, dim])?,
+        view(&k, [batch, kv_heads, keys, dim])?,
+        view(&v, [batch, kv_heads, keys, value_dim])?,
+    )
+    .softcap(args.softcap)
+    .instruction_set(isa);
+    if let Some(causal) = args.causal {
+        request = request.causal(causal);
+    }
+    if let Some(window) = args.window {
+        request = request.window(window);
+    }
+    let read = Read::parse(&args.read.join(","), &Shape { batch, heads, queries, keys }).map_err(wrong)?;
+    let request = request.read(read);
+    let pairs = request.visible_pairs().map_err(wrong)?;
+
+    // The first run warms up, says what is held beside inputs and outputs, and is checked.
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let seen = request.run().map_err(wrong)?;
+    let extra_bytes = MEMORY.peak_usage().saturating_sub(MEMORY.current_usage().max(before));
+    let max_abs_error = worst(&request, &seen).map_err(wrong)?;
+    drop(seen);
+
+    let ceilings = || (ceilings::fma_gflops(isa, CEILING_SECONDS), ceilings::read_gbps(isa, CEILING_SECONDS));
+    let first = ceilings();
+    let mut times = Vec::new();
+    let start = Instant::now();
+    while times.len() < LEAST_RUNS || start.elapsed().as_secs_f64() < SECONDS {
+        let before = Instant::now();
+        std::hint::black_box(std::hint::black_box(&request).run().map_err(wrong)?);
+        times.push(before.elapsed().as_secs_f64());
+    }
+    let last = ceilings();
+    let (peak, gbps) = (first.0.max(last.0), first.1.max(last.1));
+    times.sort_by(f64::total_cmp);
+    let (best, median) = (times[0], times[times.len() / 2]);
+    let gflops = pairs as f64 * 2.0 * (dim + value_dim) as f64 / best / 1e9;
+    let bytes = (size_of_val(&q[..]) + size_of_val(&k[..]) + size_of_val(&v[..])) as f64
+        + (batch * heads * queries * value_dim * size_of::<T>()) as f64;
+    Ok(json!({
+        "min_ms": best * 1e3,
+        "median_ms": median * 1e3,
+        "runs": times.len(),
+        "gflops": gflops,
+        "peak_gflops": peak,
+        "read_gbps": gbps,
+        "fraction_of_peak": gflops / peak,
+        "fraction_of_bandwidth": bytes / best / 1e9 / gbps,
+        "max_abs_error": max_abs_error,
+        "extra_bytes": extra_bytes,
+        "isa": isa.name(),
+        "threads": rayon::current_num_threads(),
+    }))
+}
+
+/// The largest difference to the f64 reference on rows spread over the whole output.
+fn worst<T: Element>(request: &Attention<T>, seen: &Attended<T>) -> Result<f64, AttentionError> {
+    let [batch, heads, queries, value_dim] = seen.shape;
+    let rows = batch * heads * queries;
+    let mut worst: f64 = 0.0;
+    for sample in 0..rows.min(SAMPLED_ROWS) {
+        let at = sample * rows / rows.min(SAMPLED_ROWS);
+        let exact = reference::output(request, at / (heads * queries), at / queries % heads, at % queries)?;
+        for (got, exact) in seen.out[at * value_dim..(at + 1) * value_dim].iter().zip(exact) {
+            worst = worst.max((got.to_f64() - exact).abs());
+        }
+    }
+    Ok(worst)
+}
+
+/// Splitmix64.
+struct Random(u64);
+
+impl Random {
+    /// Nearly normal numbers of variance 1: sums of twelve uniform ones.
+    fn array<T: Element>(&mut self, shape: [usize; 4]) -> Result<Vec<T>> {
+        let count = shape.into_iter().try_fold(1usize, usize::checked_mul);
+        let too_large = || {
+            Error::request(
+                format!("arrays of the shape {shape:?} do not fit into memory"),
+                "ask for smaller ones",
+            )
+        };
+        let count = count.filter(|count| *count <= (isize::MAX as usize) / 8).ok_or_else(too_large)?;
+        let mut values = Vec::new();
+        values.try_reserve_exact(count).map_err(|_| too_large())?;
+        values.extend((0..count).map(|_| T::from_f64((0..12).map(|_| self.unit()).sum::<f64>() - 6.0)));
+        Ok(values)
+    }
+
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
