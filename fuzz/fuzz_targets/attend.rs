@@ -248,9 +248,9 @@ impl Case {
             }
         }
         let epsilon = f64::from(f32::EPSILON);
-        // Values are at most 2: an error in a score moves the output by no more than twice that.
-        let allowed =
-            2.0 * naive_error + (rounding + 4.0 * epsilon) * largest + 4.0 * epsilon * score + 1e-37;
+        // Values are at most 2, however small their mean: so much is known of a sum of shares of them, and an
+        // error in a score moves it by no more than twice that.
+        let allowed = 2.0 * naive_error + rounding * largest + 4.0 * epsilon * (2.0 + score);
 
         for set in InstructionSet::here() {
             let seen =

@@ -190,15 +190,31 @@ impl<'a, T: Element> Attention<'a, T> {
     /// asked for is missing here.
     pub fn run(&self) -> Result<Attended<T>, AttentionError> {
         let problem = self.checked()?;
-        let isa = InstructionSet::choose(self.isa)?;
-        let sink_weight = problem.sinks.is_some();
-        let readouts = self.read.start(&problem.shape(), sink_weight)?;
         let mut out = vec![T::default(); problem.out_len()];
-        match problem.path() {
-            Path::Prefill => prefill::run(&problem, isa, &mut out),
-            Path::Rowwise => rowwise::run(&problem, &mut out),
-        }
-        let readouts = rowwise::read(&problem, readouts);
+        let readouts = self.compute(&problem, &mut out)?;
         Ok(Attended { out, shape: problem.out_shape(), readouts })
+    }
+
+    /// As [`Attention::run`], into an output that is there already; returns the readouts.
+    ///
+    /// # Errors
+    /// Also when `out` has not as many values as `[batch, heads, queries, value_dim]`.
+    pub fn run_into(&self, out: &mut [T]) -> Result<Vec<Array>, AttentionError> {
+        let problem = self.checked()?;
+        if out.len() != problem.out_len() {
+            let expected = format!("as many values as {:?}", problem.out_shape());
+            return Err(AttentionError::shape("out", &[out.len()], expected));
+        }
+        self.compute(&problem, out)
+    }
+
+    fn compute(&self, problem: &Problem<'a, T>, out: &mut [T]) -> Result<Vec<Array>, AttentionError> {
+        let isa = InstructionSet::choose(self.isa)?;
+        let readouts = self.read.start(&problem.shape(), problem.sinks.is_some())?;
+        match problem.path() {
+            Path::Prefill => prefill::run(problem, isa, out),
+            Path::Rowwise => rowwise::run(problem, out),
+        }
+        Ok(rowwise::read(problem, readouts))
     }
 }

@@ -19,7 +19,7 @@
 //! vouched for (NaN, or no key with a weight) is computed again by the reference: there a hidden NaN is
 //! never touched, while here 0 · NaN would leak it.
 
-use std::hint::black_box;
+use std::{cell::RefCell, hint::black_box};
 
 use super::{Problem, rowwise};
 use crate::{
@@ -50,15 +50,27 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
     let panels_per_head = problem.queries.div_ceil(queries);
     let mut panels: Vec<&mut [T]> =
         out.chunks_mut(head_len).flat_map(|head| head.chunks_mut(queries * problem.value_dim)).collect();
-    threads::for_each_chunk(&mut panels, 1, Workspace::default, |workspace, index, panels| {
-        let (batch_head, panel) = (index / panels_per_head, index % panels_per_head);
-        let (batch, head) = (batch_head / problem.heads, batch_head % problem.heads);
-        let out = &mut *panels[0];
-        isa.dispatch(Panel { problem, batch, head, first: panel * queries, out, workspace });
-    });
+    threads::for_each_chunk(
+        &mut panels,
+        1,
+        || (),
+        |(), index, panels| {
+            let (batch_head, panel) = (index / panels_per_head, index % panels_per_head);
+            let (batch, head) = (batch_head / problem.heads, batch_head % problem.heads);
+            let out = &mut *panels[0];
+            WORKSPACE.with_borrow_mut(|workspace| {
+                isa.dispatch(Panel { problem, batch, head, first: panel * queries, out, workspace });
+            });
+        },
+    );
 }
 
-/// Memory of one worker: O(panel · dim), whatever the number of keys.
+thread_local! {
+    /// Kept from call to call: small problems must not pay for fresh pages.
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+/// Memory of one thread: O(panel · dim), whatever the number of keys.
 #[derive(Default)]
 struct Workspace {
     /// qᵀ `[tiles, dim, queries]`
@@ -143,11 +155,27 @@ impl<T: Element> Panel<'_, '_, T> {
         let key_head = head / problem.group;
 
         let q = workspace.q.get(tiles * dim * width);
+        let q_rows = problem.q.f32_rows(batch, head);
         for (tile, q) in q.chunks_exact_mut(dim * width).enumerate() {
-            for lane in 0..width {
-                let vector = problem.q.vector(batch, head, query_at(tile, lane));
-                for (q, value) in q.chunks_exact_mut(width).zip(vector.iter()) {
-                    q[lane] = value.to_f32();
+            for lane in (0..width).step_by(S::LANES) {
+                let query = tile * width + lane;
+                let mut d = 0;
+                if let Some((rows, stride)) = q_rows.filter(|_| query + S::LANES <= count) {
+                    while d + S::LANES <= dim {
+                        simd.transpose(
+                            &rows[(first + query) * stride + d..],
+                            stride,
+                            &mut q[d * width + lane..],
+                            width,
+                        );
+                        d += S::LANES;
+                    }
+                }
+                for lane in lane..lane + S::LANES {
+                    let vector = problem.q.vector(batch, head, query_at(tile, lane));
+                    for (q, value) in q.chunks_exact_mut(width).zip(vector.iter()).skip(d) {
+                        q[lane] = value.to_f32();
+                    }
                 }
             }
         }
@@ -232,15 +260,10 @@ impl<T: Element> Panel<'_, '_, T> {
 
         for (tile, out) in out.chunks_mut(width * value_dim).enumerate() {
             let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
-            let lanes = workspace.p.get(KEYS * width);
-            normalize(simd, running[tile], problem.sinks.map(|sinks| sinks[head]), o, lanes);
+            let vouched = normalize(simd, running[tile], problem.sinks.map(|sinks| sinks[head]), o);
+            unpack(simd, o, out, value_dim, workspace.p.get(KEYS * width));
             for (lane, out) in out.chunks_exact_mut(value_dim).enumerate() {
-                let mut vouched = lanes[lane] > f32::NEG_INFINITY;
-                for (out, o) in out.iter_mut().zip(o.chunks_exact(width)) {
-                    vouched &= !o[lane].is_nan();
-                    *out = T::from_f32(o[lane]);
-                }
-                if !vouched {
+                if !vouched[lane] {
                     rowwise::one(problem, batch, head, query_at(tile, lane), &mut workspace.row, out);
                 }
             }
@@ -248,9 +271,15 @@ impl<T: Element> Panel<'_, '_, T> {
     }
 }
 
-/// o / l, with the sink's share in l; the largest score of each lane goes to `lanes`.
+/// o / l, with the sink's share in l. True for each lane that has a weight and finite numbers alone.
 #[inline(always)]
-fn normalize<S: Simd>(simd: S, running: Running<S::F>, sink: Option<f32>, o: &mut [f32], lanes: &mut [f32]) {
+fn normalize<S: Simd>(
+    simd: S,
+    running: Running<S::F>,
+    sink: Option<f32>,
+    o: &mut [f32],
+) -> [bool; MAX_WIDTH] {
+    let mut vouched = [false; MAX_WIDTH];
     for c in 0..COLUMNS {
         let (max, mut sum, mut grow) = (running.max[c], running.sum[c], simd.splat(1.0));
         if let Some(sink) = sink {
@@ -259,10 +288,47 @@ fn normalize<S: Simd>(simd: S, running: Running<S::F>, sink: Option<f32>, o: &mu
             grow = exp(simd, simd.sub(max, new));
             sum = simd.mul_add(sum, grow, exp(simd, simd.sub(sink, new)));
         }
-        simd.store(max, &mut lanes[c * S::LANES..]);
+        let share = simd.div(grow, sum);
+        let zero = simd.splat(0.0);
+        let mut check = zero;
         for o in o.chunks_exact_mut(COLUMNS * S::LANES) {
             let o = &mut o[c * S::LANES..(c + 1) * S::LANES];
-            simd.store(simd.div(simd.mul(simd.load(o), grow), sum), o);
+            let x = simd.mul(simd.load(o), share);
+            // 0 · NaN and 0 · ∞ are NaN, and stay.
+            check = simd.mul_add(x, zero, check);
+            simd.store(x, o);
+        }
+        let mut lanes = [[0.0; 16]; 2];
+        simd.store(max, &mut lanes[0]);
+        simd.store(check, &mut lanes[1]);
+        for (lane, vouched) in vouched[c * S::LANES..(c + 1) * S::LANES].iter_mut().enumerate() {
+            *vouched = lanes[0][lane] > f32::NEG_INFINITY && lanes[1][lane] == 0.0;
+        }
+    }
+    vouched
+}
+
+/// Turns oᵀ `[dim, queries]` around into `out [queries, dim]`, rounded to its type; `square` is room for one
+/// square of lanes.
+#[inline(always)]
+fn unpack<S: Simd, T: Element>(simd: S, o: &[f32], out: &mut [T], dim: usize, square: &mut [f32]) {
+    let width = COLUMNS * S::LANES;
+    for (block, out) in out.chunks_mut(S::LANES * dim).enumerate() {
+        let lane = block * S::LANES;
+        let mut d = 0;
+        while d + S::LANES <= dim {
+            simd.transpose(&o[d * width + lane..], width, square, S::LANES);
+            for (out, row) in out.chunks_exact_mut(dim).zip(square.chunks_exact(S::LANES)) {
+                for (out, x) in out[d..d + S::LANES].iter_mut().zip(row) {
+                    *out = T::from_f32(*x);
+                }
+            }
+            d += S::LANES;
+        }
+        for (i, out) in out.chunks_exact_mut(dim).enumerate() {
+            for (d, out) in out.iter_mut().enumerate().skip(d) {
+                *out = T::from_f32(o[d * width + lane + i]);
+            }
         }
     }
 }
@@ -459,22 +525,18 @@ impl<F: Copy> Scores<'_, F> {
         let width = COLUMNS * S::LANES;
         // Unless the offsets are hidden from it, the compiler derives one row from the other in every step,
         // with more integer additions than the ports have room for beside the multiply-adds.
-        let rows: [&[f32]; ROWS] =
-            std::array::from_fn(|r| &self.k.values[black_box((key + r) * self.k.stride)..][..self.dim]);
+        let mut rows = [&self.k.values[..0]; ROWS];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = &self.k.values[black_box((key + r) * self.k.stride)..][..self.dim];
+        }
         let mut s = [[simd.splat(0.0); COLUMNS]; ROWS];
         let pairs = self.q.chunks_exact(2 * width);
         if !pairs.remainder().is_empty() {
-            let last = self.dim - 1;
-            multiply_add::<S, ROWS>(simd, std::array::from_fn(|r| rows[r][last]), pairs.remainder(), &mut s);
+            multiply_add::<S, ROWS>(simd, column(&rows, self.dim - 1), pairs.remainder(), &mut s);
         }
         for (pair, q) in pairs.enumerate() {
-            multiply_add::<S, ROWS>(simd, std::array::from_fn(|r| rows[r][2 * pair]), &q[..width], &mut s);
-            multiply_add::<S, ROWS>(
-                simd,
-                std::array::from_fn(|r| rows[r][2 * pair + 1]),
-                &q[width..],
-                &mut s,
-            );
+            multiply_add::<S, ROWS>(simd, column(&rows, 2 * pair), &q[..width], &mut s);
+            multiply_add::<S, ROWS>(simd, column(&rows, 2 * pair + 1), &q[width..], &mut s);
         }
         let scale = simd.splat(self.scale);
         let plain = self.softcap == 0.0 && self.slope == 0.0 && self.bias.is_none() && self.bounds.is_none();
@@ -519,6 +581,27 @@ impl<F: Copy> Scores<'_, F> {
     }
 }
 
+// No `array::from_fn` on the hot path: a closure that the compiler does not inline is compiled without the
+// vector instructions of its caller.
+
+/// One number of every row.
+#[inline(always)]
+fn column<const ROWS: usize>(rows: &[&[f32]; ROWS], at: usize) -> [f32; ROWS] {
+    let mut column = [0.0; ROWS];
+    for (x, row) in column.iter_mut().zip(rows) {
+        *x = row[at];
+    }
+    column
+}
+
+/// The first numbers of a slice.
+#[inline(always)]
+fn first<const ROWS: usize>(values: &[f32]) -> [f32; ROWS] {
+    let mut first = [0.0; ROWS];
+    first.copy_from_slice(&values[..ROWS]);
+    first
+}
+
 /// sums `[ROWS, queries]` += column `[ROWS]` · row `[queries]`: the register tile of both products.
 #[inline(always)]
 fn multiply_add<S: Simd, const ROWS: usize>(
@@ -527,7 +610,7 @@ fn multiply_add<S: Simd, const ROWS: usize>(
     row: &[f32],
     sums: &mut [[S::F; COLUMNS]; ROWS],
 ) {
-    let row: [S::F; COLUMNS] = [simd.load(row), simd.load(&row[S::LANES..])];
+    let row = [simd.load(row), simd.load(&row[S::LANES..])];
     for (sums, x) in sums.iter_mut().zip(column) {
         let x = simd.splat(x);
         for (sum, y) in sums.iter_mut().zip(row) {
@@ -544,16 +627,11 @@ fn mix<S: Simd, const ROWS: usize>(simd: S, p: &[f32], v: &[f32], shrink: [S::F;
     let pairs = p.chunks_exact(2 * width);
     if !pairs.remainder().is_empty() {
         let last = p.len() / width - 1;
-        multiply_add::<S, ROWS>(
-            simd,
-            std::array::from_fn(|r| v[last * ROWS + r]),
-            pairs.remainder(),
-            &mut sums,
-        );
+        multiply_add::<S, ROWS>(simd, first(&v[last * ROWS..]), pairs.remainder(), &mut sums);
     }
     for (p, v) in pairs.zip(v.chunks_exact(2 * ROWS)) {
-        multiply_add::<S, ROWS>(simd, std::array::from_fn(|r| v[r]), &p[..width], &mut sums);
-        multiply_add::<S, ROWS>(simd, std::array::from_fn(|r| v[ROWS + r]), &p[width..], &mut sums);
+        multiply_add::<S, ROWS>(simd, first(v), &p[..width], &mut sums);
+        multiply_add::<S, ROWS>(simd, first(&v[ROWS..]), &p[width..], &mut sums);
     }
     for (o, sums) in o.chunks_exact_mut(width).zip(sums) {
         for ((o, sum), shrink) in o.chunks_exact_mut(S::LANES).zip(sums).zip(shrink) {

@@ -49,6 +49,37 @@ impl Simd for Avx2 {
         unsafe { _mm256_storeu_ps(to[..8].as_mut_ptr(), x) }
     }
     #[inline(always)]
+    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+        let mut rows = [self.splat(0.0); 8];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = self.load(&from[i * from_stride..]);
+        }
+        // SAFETY: the token proves AVX2.
+        let columns: [__m256; 8] = unsafe {
+            // Half c of group g then holds column c (low half) and 4 + c (high half) of rows 4g to 4g + 3.
+            let mut halves = [rows[0]; 8];
+            for g in [0, 4] {
+                let low = _mm256_unpacklo_ps(rows[g], rows[g + 1]);
+                let high = _mm256_unpackhi_ps(rows[g], rows[g + 1]);
+                let next_low = _mm256_unpacklo_ps(rows[g + 2], rows[g + 3]);
+                let next_high = _mm256_unpackhi_ps(rows[g + 2], rows[g + 3]);
+                halves[g] = _mm256_shuffle_ps::<0x44>(low, next_low);
+                halves[g + 1] = _mm256_shuffle_ps::<0xee>(low, next_low);
+                halves[g + 2] = _mm256_shuffle_ps::<0x44>(high, next_high);
+                halves[g + 3] = _mm256_shuffle_ps::<0xee>(high, next_high);
+            }
+            let mut columns = halves;
+            for c in 0..4 {
+                columns[c] = _mm256_permute2f128_ps::<0x20>(halves[c], halves[4 + c]);
+                columns[4 + c] = _mm256_permute2f128_ps::<0x31>(halves[c], halves[4 + c]);
+            }
+            columns
+        };
+        for (j, column) in columns.into_iter().enumerate() {
+            self.store(column, &mut to[j * to_stride..]);
+        }
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_add_ps(a, b) }

@@ -53,6 +53,43 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(to[..16].as_mut_ptr(), x) }
     }
     #[inline(always)]
+    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+        let mut rows = [self.splat(0.0); 16];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = self.load(&from[i * from_stride..]);
+        }
+        // SAFETY: the token proves AVX-512F.
+        let columns: [__m512; 16] = unsafe {
+            // Quarter l of part g + c then holds column 4l + c of rows g to g + 3.
+            let mut parts = [rows[0]; 16];
+            for g in [0, 4, 8, 12] {
+                let low = _mm512_unpacklo_ps(rows[g], rows[g + 1]);
+                let high = _mm512_unpackhi_ps(rows[g], rows[g + 1]);
+                let next_low = _mm512_unpacklo_ps(rows[g + 2], rows[g + 3]);
+                let next_high = _mm512_unpackhi_ps(rows[g + 2], rows[g + 3]);
+                parts[g] = _mm512_shuffle_ps::<0x44>(low, next_low);
+                parts[g + 1] = _mm512_shuffle_ps::<0xee>(low, next_low);
+                parts[g + 2] = _mm512_shuffle_ps::<0x44>(high, next_high);
+                parts[g + 3] = _mm512_shuffle_ps::<0xee>(high, next_high);
+            }
+            let mut columns = parts;
+            for c in 0..4 {
+                let even = _mm512_shuffle_f32x4::<0x88>(parts[c], parts[4 + c]);
+                let odd = _mm512_shuffle_f32x4::<0xdd>(parts[c], parts[4 + c]);
+                let next_even = _mm512_shuffle_f32x4::<0x88>(parts[8 + c], parts[12 + c]);
+                let next_odd = _mm512_shuffle_f32x4::<0xdd>(parts[8 + c], parts[12 + c]);
+                columns[c] = _mm512_shuffle_f32x4::<0x88>(even, next_even);
+                columns[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd, next_odd);
+                columns[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even, next_even);
+                columns[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd, next_odd);
+            }
+            columns
+        };
+        for (j, column) in columns.into_iter().enumerate() {
+            self.store(column, &mut to[j * to_stride..]);
+        }
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_add_ps(a, b) }

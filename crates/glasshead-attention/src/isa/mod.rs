@@ -30,6 +30,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn load(self, from: &[f32]) -> Self::F;
     /// Writes the lanes to the first `LANES` places of `to`.
     fn store(self, x: Self::F, to: &mut [f32]);
+    /// Turns a square of `LANES` rows around: `to[j · to_stride + i] = from[i · from_stride + j]`.
+    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize);
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -210,6 +212,10 @@ mod tests {
             let mut back = vec![0.0; S::LANES];
             simd.store(loaded, &mut back);
             out.push(back);
+            let square: Vec<f32> = (0..S::LANES * (S::LANES + 3)).map(|i| i as f32).collect();
+            let mut turned = vec![-1.0; S::LANES * (S::LANES + 1)];
+            simd.transpose(&square, S::LANES + 3, &mut turned, S::LANES + 1);
+            out.push(turned);
             out
         }
     }
@@ -233,6 +239,12 @@ mod tests {
             let ramp: Vec<f32> = (0..got[0].len()).map(|i| i as f32).collect();
             assert_eq!(got[8], ramp, "{set:?}");
             assert_eq!(got[15], ramp, "{set:?}");
+            let lanes = ramp.len();
+            for (at, x) in got[16].iter().enumerate() {
+                let (j, i) = (at / (lanes + 1), at % (lanes + 1));
+                let expected = if i < lanes { (i * (lanes + 3) + j) as f32 } else { -1.0 };
+                assert_eq!(*x, expected, "{set:?} [{j}, {i}]");
+            }
         }
     }
 

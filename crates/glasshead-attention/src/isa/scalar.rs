@@ -31,6 +31,14 @@ impl Simd for Scalar {
         to[..4].copy_from_slice(&x);
     }
     #[inline(always)]
+    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+        for i in 0..4 {
+            for j in 0..4 {
+                to[j * to_stride + i] = from[i * from_stride + j];
+            }
+        }
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         std::array::from_fn(|i| a[i] + b[i])
     }
