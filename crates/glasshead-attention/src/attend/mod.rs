@@ -1,8 +1,11 @@
 //! The request, as a sentence: `Attention::new(q, k, v).causal(BottomRight).run()?`.
 
+mod pack;
 mod plan;
 mod prefill;
+mod ranges;
 mod rowwise;
+mod tile;
 
 pub(crate) use plan::{Path, Problem};
 

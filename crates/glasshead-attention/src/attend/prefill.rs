@@ -19,26 +19,29 @@
 //! vouched for (NaN, or no key with a weight) is computed again by the reference: there a hidden NaN is
 //! never touched, while here 0 · NaN would leak it.
 
-use std::{cell::RefCell, hint::black_box};
+use std::cell::RefCell;
 
-use super::{Problem, rowwise};
+use super::{
+    Problem,
+    pack::{Lines, Rows, pack_bias, pack_queries, pack_values, unpack, widen},
+    ranges::{MAX_WIDTH, Ranges},
+    rowwise,
+    tile::{Running, Scores, mix},
+};
 use crate::{
-    Element, Vector,
+    Element,
     isa::{InstructionSet, Kernel, Simd},
-    mask::Mask,
     reference::Row,
-    softmax::{exp, tanh},
+    softmax::exp,
     threads,
 };
 
 /// Keys per block: its scores (16 KiB with AVX-512) stay in the first cache.
-const KEYS: usize = 128;
+pub(super) const KEYS: usize = 128;
 /// Vectors of queries per tile.
-const COLUMNS: usize = 2;
+pub(super) const COLUMNS: usize = 2;
 /// Tiles per panel: how often a block of k and v is used once it is in the second cache.
 const TILES: usize = 8;
-/// Bytes of a cache line, and of the largest vector.
-const LINE: usize = 64;
 
 /// Computes `out [batch, heads, queries, value_dim]`.
 pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &mut [T]) {
@@ -88,27 +91,6 @@ struct Workspace {
     row: Row,
 }
 
-/// Numbers that start on a cache line, so that no vector straddles two.
-#[derive(Default)]
-struct Lines(Vec<f32>);
-
-impl Lines {
-    fn get(&mut self, len: usize) -> &mut [f32] {
-        if self.0.len() < len + LINE {
-            self.0.resize(len + LINE, 0.0);
-        }
-        let start = self.0.as_ptr().align_offset(LINE).min(LINE);
-        &mut self.0[start..start + len]
-    }
-}
-
-/// Rows of f32, `stride` apart.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    values: &'a [f32],
-    stride: usize,
-}
-
 /// Up to [`TILES`] tiles of queries of one head.
 struct Panel<'a, 'p, T> {
     problem: &'a Problem<'p, T>,
@@ -135,13 +117,6 @@ impl<T: Element> Kernel for Panel<'_, '_, T> {
     }
 }
 
-/// What a tile carries from block to block: the largest score so far, and the sum of the exponentials.
-#[derive(Clone, Copy)]
-struct Running<F> {
-    max: [F; COLUMNS],
-    sum: [F; COLUMNS],
-}
-
 impl<T: Element> Panel<'_, '_, T> {
     #[inline(always)]
     fn attend<S: Simd, const ROWS: usize>(self, simd: S) {
@@ -155,29 +130,9 @@ impl<T: Element> Panel<'_, '_, T> {
         let key_head = head / problem.group;
 
         let q = workspace.q.get(tiles * dim * width);
-        let q_rows = problem.q.f32_rows(batch, head);
         for (tile, q) in q.chunks_exact_mut(dim * width).enumerate() {
-            for lane in (0..width).step_by(S::LANES) {
-                let query = tile * width + lane;
-                let mut d = 0;
-                if let Some((rows, stride)) = q_rows.filter(|_| query + S::LANES <= count) {
-                    while d + S::LANES <= dim {
-                        simd.transpose(
-                            &rows[(first + query) * stride + d..],
-                            stride,
-                            &mut q[d * width + lane..],
-                            width,
-                        );
-                        d += S::LANES;
-                    }
-                }
-                for lane in lane..lane + S::LANES {
-                    let vector = problem.q.vector(batch, head, query_at(tile, lane));
-                    for (q, value) in q.chunks_exact_mut(width).zip(vector.iter()).skip(d) {
-                        q[lane] = value.to_f32();
-                    }
-                }
-            }
+            let start = first + tile * width;
+            pack_queries(simd, problem.q, [batch, head, start], (count - tile * width).min(width), q);
         }
         let o = workspace.o.get(tiles * value_dim * width);
         o.fill(0.0);
@@ -306,336 +261,4 @@ fn normalize<S: Simd>(
         }
     }
     vouched
-}
-
-/// Turns oᵀ `[dim, queries]` around into `out [queries, dim]`, rounded to its type; `square` is room for one
-/// square of lanes.
-#[inline(always)]
-fn unpack<S: Simd, T: Element>(simd: S, o: &[f32], out: &mut [T], dim: usize, square: &mut [f32]) {
-    let width = COLUMNS * S::LANES;
-    for (block, out) in out.chunks_mut(S::LANES * dim).enumerate() {
-        let lane = block * S::LANES;
-        let mut d = 0;
-        while d + S::LANES <= dim {
-            simd.transpose(&o[d * width + lane..], width, square, S::LANES);
-            for (out, row) in out.chunks_exact_mut(dim).zip(square.chunks_exact(S::LANES)) {
-                for (out, x) in out[d..d + S::LANES].iter_mut().zip(row) {
-                    *out = T::from_f32(*x);
-                }
-            }
-            d += S::LANES;
-        }
-        for (i, out) in out.chunks_exact_mut(dim).enumerate() {
-            for (d, out) in out.iter_mut().enumerate().skip(d) {
-                *out = T::from_f32(o[d * width + lane + i]);
-            }
-        }
-    }
-}
-
-/// The most queries of a tile, over all sets.
-const MAX_WIDTH: usize = COLUMNS * 16;
-
-/// The keys that each query of a tile may see, before any mask array.
-struct Ranges {
-    /// The union: what is visited.
-    start: usize,
-    end: usize,
-    /// The intersection: what needs no look per query.
-    common: std::ops::Range<usize>,
-    starts: [usize; MAX_WIDTH],
-    ends: [usize; MAX_WIDTH],
-}
-
-impl Ranges {
-    /// Of a tile without queries.
-    const NONE: Self =
-        Self { start: 0, end: 0, common: 0..usize::MAX, starts: [0; MAX_WIDTH], ends: [0; MAX_WIDTH] };
-
-    #[inline(always)]
-    fn new<T: Element>(problem: &Problem<T>, batch: usize, queries: impl Iterator<Item = usize>) -> Self {
-        let mut ranges = Self { start: usize::MAX, ..Self::NONE };
-        for (lane, query) in queries.enumerate() {
-            let keys = problem.visibility.keys(batch, query);
-            (ranges.starts[lane], ranges.ends[lane]) = (keys.start, keys.end);
-            ranges.common.start = ranges.common.start.max(keys.start);
-            ranges.common.end = ranges.common.end.min(keys.end);
-            if !keys.is_empty() {
-                ranges.start = ranges.start.min(keys.start);
-                ranges.end = ranges.end.max(keys.end);
-            }
-        }
-        ranges.start = ranges.start.min(ranges.end);
-        ranges
-    }
-
-    /// From which to before which key of this block each lane may look; `None` where all see all.
-    #[inline(always)]
-    fn bounds<S: Simd>(&self, simd: S, start: usize, len: usize) -> Option<[[S::F; 2]; COLUMNS]> {
-        if self.common.start <= start && start + len <= self.common.end {
-            return None;
-        }
-        Some(std::array::from_fn(|c| {
-            let mut lanes = [[0.0; 16]; 2];
-            for (lanes, edges) in lanes.iter_mut().zip([&self.starts, &self.ends]) {
-                for (lane, edge) in lanes.iter_mut().zip(&edges[c * S::LANES..(c + 1) * S::LANES]) {
-                    *lane = edge.saturating_sub(start).min(len) as f32;
-                }
-            }
-            [simd.load(&lanes[0]), simd.load(&lanes[1])]
-        }))
-    }
-}
-
-/// Copies rows that are not f32, or not dense, as f32 into the workspace.
-fn widen<'a, T: Element>(
-    to: &'a mut [f32],
-    dim: usize,
-    rows: impl Iterator<Item = Vector<'a, T>>,
-) -> Rows<'a> {
-    for (to, row) in to.chunks_exact_mut(dim).zip(rows) {
-        match row.as_slice() {
-            Some(row) => to.iter_mut().zip(row).for_each(|(to, value)| *to = value.to_f32()),
-            None => to.iter_mut().zip(row.iter()).for_each(|(to, value)| *to = value.to_f32()),
-        }
-    }
-    Rows { values: to, stride: dim }
-}
-
-/// Copies a block of v as `[value_dim / ROWS, KEYS, ROWS]`, the rest of the dims as `[rest, KEYS]`: the order
-/// in which [`mix`] reads it, whatever the strides were. Done once per block and panel.
-#[inline(always)]
-fn pack_values<'a, T: Element, const ROWS: usize>(
-    to: &mut [f32],
-    dim: usize,
-    rows: impl Iterator<Item = Vector<'a, T>>,
-) {
-    let whole = dim - dim % ROWS;
-    for (key, row) in rows.enumerate() {
-        if let Some(row) = row.as_slice() {
-            for (to, row) in to.chunks_mut(ROWS * KEYS).zip(row.chunks_exact(ROWS)) {
-                for (to, value) in to[key * ROWS..][..ROWS].iter_mut().zip(row) {
-                    *to = value.to_f32();
-                }
-            }
-            for (d, value) in (whole..dim).zip(&row[whole..]) {
-                to[d * KEYS + key] = value.to_f32();
-            }
-        } else {
-            for (d, value) in row.iter().enumerate() {
-                let at =
-                    if d < whole { d / ROWS * ROWS * KEYS + key * ROWS + d % ROWS } else { d * KEYS + key };
-                to[at] = value.to_f32();
-            }
-        }
-    }
-}
-
-/// Turns a block of the mask around, `[keys, queries]`; −∞ where a key is hidden.
-fn pack_bias(
-    mask: &Mask,
-    [batch, head, start]: [usize; 3],
-    query_at: impl Fn(usize) -> usize,
-    ranges: &Ranges,
-    bias: &mut [f32],
-    width: usize,
-) {
-    bias.fill(f32::NEG_INFINITY);
-    for lane in 0..width {
-        // Keys outside the range may lie outside the mask too.
-        let from = ranges.starts[lane].clamp(start, start + KEYS);
-        let to = ranges.ends[lane].clamp(start, start + KEYS);
-        for key in from..to {
-            if let Some(value) = mask.bias(batch, head, query_at(lane), key) {
-                bias[(key - start) * width + lane] = value as f32;
-            }
-        }
-    }
-}
-
-/// What makes the scores of one tile of queries and one block of keys.
-struct Scores<'a, F> {
-    /// `[dim, queries]`
-    q: &'a [f32],
-    k: Rows<'a>,
-    dim: usize,
-    scale: f32,
-    softcap: f32,
-    slope: f32,
-    /// Position of the first query minus the first key of the block.
-    distance: i64,
-    bounds: Option<[[F; 2]; COLUMNS]>,
-    bias: Option<&'a [f32]>,
-}
-
-impl<F: Copy> Scores<'_, F> {
-    /// Fills `p [keys, queries]` with exp(score − max) and takes the block into the running maximum and sum.
-    /// Returns what everything before this block shrinks by.
-    #[inline(always)]
-    fn weigh<S: Simd<F = F>, const ROWS: usize>(
-        &self,
-        simd: S,
-        p: &mut [f32],
-        running: &mut Running<F>,
-    ) -> [F; COLUMNS] {
-        let width = COLUMNS * S::LANES;
-        let keys = p.len() / width;
-        let lowest = simd.splat(f32::NEG_INFINITY);
-        let mut max = [lowest; COLUMNS];
-        let whole = keys - keys % ROWS;
-        for key in (0..whole).step_by(ROWS) {
-            self.score::<S, ROWS>(simd, key, p, &mut max);
-        }
-        for key in whole..keys {
-            self.score::<S, 1>(simd, key, p, &mut max);
-        }
-        let zero = simd.splat(0.0);
-        let mut shrink = [zero; COLUMNS];
-        let mut base = [zero; COLUMNS];
-        for c in 0..COLUMNS {
-            let new = simd.max(running.max[c], max[c]);
-            // While nothing is visible the maximum is −∞, and −∞ − −∞ would be NaN.
-            base[c] = simd.select_less(lowest, new, new, zero);
-            shrink[c] = exp(simd, simd.sub(running.max[c], base[c]));
-            running.max[c] = new;
-        }
-        let mut sum = [zero; COLUMNS];
-        for p in p.chunks_exact_mut(width) {
-            for (c, p) in p.chunks_exact_mut(S::LANES).enumerate() {
-                let e = exp(simd, simd.sub(simd.load(p), base[c]));
-                sum[c] = simd.add(sum[c], e);
-                simd.store(e, p);
-            }
-        }
-        for c in 0..COLUMNS {
-            running.sum[c] = simd.mul_add(running.sum[c], shrink[c], sum[c]);
-        }
-        shrink
-    }
-
-    /// The scores of `ROWS` keys from `key` on, for all queries of the tile; keeps the maximum.
-    #[inline(always)]
-    fn score<S: Simd<F = F>, const ROWS: usize>(
-        &self,
-        simd: S,
-        key: usize,
-        p: &mut [f32],
-        max: &mut [F; COLUMNS],
-    ) {
-        let width = COLUMNS * S::LANES;
-        // Unless the offsets are hidden from it, the compiler derives one row from the other in every step,
-        // with more integer additions than the ports have room for beside the multiply-adds.
-        let mut rows = [&self.k.values[..0]; ROWS];
-        for (r, row) in rows.iter_mut().enumerate() {
-            *row = &self.k.values[black_box((key + r) * self.k.stride)..][..self.dim];
-        }
-        let mut s = [[simd.splat(0.0); COLUMNS]; ROWS];
-        let pairs = self.q.chunks_exact(2 * width);
-        if !pairs.remainder().is_empty() {
-            multiply_add::<S, ROWS>(simd, column(&rows, self.dim - 1), pairs.remainder(), &mut s);
-        }
-        for (pair, q) in pairs.enumerate() {
-            multiply_add::<S, ROWS>(simd, column(&rows, 2 * pair), &q[..width], &mut s);
-            multiply_add::<S, ROWS>(simd, column(&rows, 2 * pair + 1), &q[width..], &mut s);
-        }
-        let scale = simd.splat(self.scale);
-        let plain = self.softcap == 0.0 && self.slope == 0.0 && self.bias.is_none() && self.bounds.is_none();
-        for ((r, s), p) in s.into_iter().enumerate().zip(p[key * width..].chunks_exact_mut(width)) {
-            for (c, (s, p)) in s.into_iter().zip(p.chunks_exact_mut(S::LANES)).enumerate() {
-                let mut s = simd.mul(s, scale);
-                if !plain {
-                    s = self.finish(simd, s, key + r, c);
-                }
-                max[c] = simd.max(max[c], s);
-                simd.store(s, p);
-            }
-        }
-    }
-
-    /// From the scaled q·k to the score: softcap, distance, mask, and −∞ for what is hidden.
-    #[inline(always)]
-    fn finish<S: Simd<F = F>>(&self, simd: S, mut s: F, key: usize, c: usize) -> F {
-        let hidden = simd.splat(f32::NEG_INFINITY);
-        if self.softcap > 0.0 {
-            let cap = simd.splat(self.softcap);
-            s = simd.mul(cap, tanh(simd, simd.div(s, cap)));
-        }
-        if self.slope != 0.0 {
-            let lanes = simd.add(simd.lanes(), simd.splat((c * S::LANES) as f32));
-            let distance = simd.add(simd.splat((self.distance - key as i64) as f32), lanes);
-            let distance = simd.max(distance, simd.sub(simd.splat(0.0), distance));
-            s = simd.mul_add(distance, simd.splat(-self.slope), s);
-        }
-        if let Some(bias) = self.bias {
-            let bias = simd.load(&bias[key * COLUMNS * S::LANES + c * S::LANES..]);
-            // Only −∞ is below the lowest finite number; NaN is not, and stays.
-            s = simd.select_less(bias, simd.splat(f32::MIN), hidden, simd.add(s, bias));
-        }
-        if let Some(bounds) = &self.bounds {
-            let [start, end] = bounds[c];
-            let key = simd.splat(key as f32);
-            s = simd.select_less(key, start, hidden, s);
-            s = simd.select_less(key, end, s, hidden);
-        }
-        s
-    }
-}
-
-// No `array::from_fn` on the hot path: a closure that the compiler does not inline is compiled without the
-// vector instructions of its caller.
-
-/// One number of every row.
-#[inline(always)]
-fn column<const ROWS: usize>(rows: &[&[f32]; ROWS], at: usize) -> [f32; ROWS] {
-    let mut column = [0.0; ROWS];
-    for (x, row) in column.iter_mut().zip(rows) {
-        *x = row[at];
-    }
-    column
-}
-
-/// The first numbers of a slice.
-#[inline(always)]
-fn first<const ROWS: usize>(values: &[f32]) -> [f32; ROWS] {
-    let mut first = [0.0; ROWS];
-    first.copy_from_slice(&values[..ROWS]);
-    first
-}
-
-/// sums `[ROWS, queries]` += column `[ROWS]` · row `[queries]`: the register tile of both products.
-#[inline(always)]
-fn multiply_add<S: Simd, const ROWS: usize>(
-    simd: S,
-    column: [f32; ROWS],
-    row: &[f32],
-    sums: &mut [[S::F; COLUMNS]; ROWS],
-) {
-    let row = [simd.load(row), simd.load(&row[S::LANES..])];
-    for (sums, x) in sums.iter_mut().zip(column) {
-        let x = simd.splat(x);
-        for (sum, y) in sums.iter_mut().zip(row) {
-            *sum = simd.mul_add(x, y, *sum);
-        }
-    }
-}
-
-/// o·shrink + vᵀ·p for `ROWS` dims of the values: `v [keys, ROWS]`, `o [ROWS, queries]`.
-#[inline(always)]
-fn mix<S: Simd, const ROWS: usize>(simd: S, p: &[f32], v: &[f32], shrink: [S::F; COLUMNS], o: &mut [f32]) {
-    let width = COLUMNS * S::LANES;
-    let mut sums = [[simd.splat(0.0); COLUMNS]; ROWS];
-    let pairs = p.chunks_exact(2 * width);
-    if !pairs.remainder().is_empty() {
-        let last = p.len() / width - 1;
-        multiply_add::<S, ROWS>(simd, first(&v[last * ROWS..]), pairs.remainder(), &mut sums);
-    }
-    for (p, v) in pairs.zip(v.chunks_exact(2 * ROWS)) {
-        multiply_add::<S, ROWS>(simd, first(v), &p[..width], &mut sums);
-        multiply_add::<S, ROWS>(simd, first(&v[ROWS..]), &p[width..], &mut sums);
-    }
-    for (o, sums) in o.chunks_exact_mut(width).zip(sums) {
-        for ((o, sum), shrink) in o.chunks_exact_mut(S::LANES).zip(sums).zip(shrink) {
-            simd.store(simd.mul_add(simd.load(o), shrink, sum), o);
-        }
-    }
 }

@@ -1,0 +1,62 @@
+//! Which keys the queries of a tile may see, before any mask array.
+
+use super::{Problem, prefill::COLUMNS};
+use crate::{Element, isa::Simd};
+
+/// The most queries of a tile, over all sets.
+pub(super) const MAX_WIDTH: usize = COLUMNS * 16;
+
+/// The keys that each query of a tile may see, before any mask array.
+pub(super) struct Ranges {
+    /// The union: what is visited.
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// The intersection: what needs no look per query.
+    pub(super) common: std::ops::Range<usize>,
+    pub(super) starts: [usize; MAX_WIDTH],
+    pub(super) ends: [usize; MAX_WIDTH],
+}
+
+impl Ranges {
+    /// Of a tile without queries.
+    pub(super) const NONE: Self =
+        Self { start: 0, end: 0, common: 0..usize::MAX, starts: [0; MAX_WIDTH], ends: [0; MAX_WIDTH] };
+
+    #[inline(always)]
+    pub(super) fn new<T: Element>(
+        problem: &Problem<T>,
+        batch: usize,
+        queries: impl Iterator<Item = usize>,
+    ) -> Self {
+        let mut ranges = Self { start: usize::MAX, ..Self::NONE };
+        for (lane, query) in queries.enumerate() {
+            let keys = problem.visibility.keys(batch, query);
+            (ranges.starts[lane], ranges.ends[lane]) = (keys.start, keys.end);
+            ranges.common.start = ranges.common.start.max(keys.start);
+            ranges.common.end = ranges.common.end.min(keys.end);
+            if !keys.is_empty() {
+                ranges.start = ranges.start.min(keys.start);
+                ranges.end = ranges.end.max(keys.end);
+            }
+        }
+        ranges.start = ranges.start.min(ranges.end);
+        ranges
+    }
+
+    /// From which to before which key of this block each lane may look; `None` where all see all.
+    #[inline(always)]
+    pub(super) fn bounds<S: Simd>(&self, simd: S, start: usize, len: usize) -> Option<[[S::F; 2]; COLUMNS]> {
+        if self.common.start <= start && start + len <= self.common.end {
+            return None;
+        }
+        Some(std::array::from_fn(|c| {
+            let mut lanes = [[0.0; 16]; 2];
+            for (lanes, edges) in lanes.iter_mut().zip([&self.starts, &self.ends]) {
+                for (lane, edge) in lanes.iter_mut().zip(&edges[c * S::LANES..(c + 1) * S::LANES]) {
+                    *lane = edge.saturating_sub(start).min(len) as f32;
+                }
+            }
+            [simd.load(&lanes[0]), simd.load(&lanes[1])]
+        }))
+    }
+}
