@@ -24,7 +24,7 @@ const MOST_NUMBERS: usize = 128;
 /// The report of one focus word.
 pub fn tell(seen: &Explained) -> Document {
     let mut document = Document::default();
-    let teller = Teller { seen, shown: heaviest(&seen.steps.weights) };
+    let teller = Teller { seen, shown: heaviest(&seen.steps.weights, seen.steps.focus) };
     teller.opening(&mut document);
     teller.encode(&mut document);
     teller.score(&mut document);
@@ -53,7 +53,7 @@ impl Teller<'_> {
         if hidden > 0 {
             let rest = self.rest(&self.seen.steps.weights);
             to.push(Block::Text(format!(
-                "Every table shows the {HEAVIEST} heaviest rows; {hidden} more have {rest:.6} of the weight together. \
+                "Every table shows {HEAVIEST} rows, the heaviest and the focus; {hidden} more have {rest:.6} of the weight together. \
                  --format csv or json has them all."
             )));
         }
@@ -309,11 +309,14 @@ fn source(seen: &Explained) -> String {
     }
 }
 
-/// All units of a short text, the heaviest of a long one, in text order.
-fn heaviest(weights: &[f64]) -> Vec<usize> {
+/// All units of a short text, the heaviest and the focus of a long one, in text order.
+fn heaviest(weights: &[f64], focus: usize) -> Vec<usize> {
     let mut units: Vec<usize> = (0..weights.len()).collect();
     if units.len() > MOST_ROWS {
-        units.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
+        units.sort_by(|&a, &b| {
+            let focus_first = (b == focus).cmp(&(a == focus));
+            focus_first.then(weights[b].total_cmp(&weights[a])).then(a.cmp(&b))
+        });
         units.truncate(HEAVIEST);
         units.sort_unstable();
     }
@@ -356,4 +359,30 @@ fn subscript(number: usize) -> String {
         .chars()
         .map(|digit| char::from_u32(digit as u32 - '0' as u32 + '₀' as u32).unwrap_or(digit))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_shows_its_heaviest_rows_and_always_the_focus() {
+        let mut weights = vec![0.001; 100];
+        weights[50] = 0.5;
+        let shown = heaviest(&weights, 99);
+        assert_eq!(shown.len(), HEAVIEST);
+        assert!(shown.contains(&50) && shown.contains(&99) && shown.is_sorted());
+        assert_eq!(heaviest(&weights[..64], 3).len(), 64);
+    }
+
+    #[test]
+    fn numbers_keep_what_they_say() {
+        assert_eq!(decimals(0.165573), "0.165573");
+        assert_eq!(decimals(1.5e-9), "1.500e-9");
+        assert_eq!(decimals(0.0), "0.000000");
+        assert_eq!(start_of(&[1.0, -0.25, 3.0], 2), "1 -0.25 …");
+        assert_eq!(bar(1.0), "████████");
+        assert_eq!(bar(0.0), "");
+        assert_eq!(subscript(32), "₃₂");
+    }
 }
