@@ -224,7 +224,9 @@ def check_structure(page, checks):
     checks.equal("the command can be copied", page.text("#command"), command)
     browser.wait_for("document.getElementById('live').textContent !== ''", "the summary is announced")
     checks.that("the summary is announced", "weight" in page.text("#live") or "masked" in page.text("#live"))
-    for step, key in ((1, "encode"), (2, "score"), (3, "softmax"), (4, "values")):
+    given = data.get("given_scores")
+    score = "score_given" if given and given["focus"] == data["focus"] else "score"
+    for step, key in ((1, "encode"), (2, score), (3, "softmax"), (4, "values")):
         checks.equal(f"step {step} says what it is for", page.text(f"#step-{step} .says"), data["steps"][key])
     claimed = data["claimed"]
     checks.equal("the finding on the claimed weights", browser.evaluate("!document.getElementById('finding').hidden"),
