@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Instant};
 
 use crate::{
     InstructionSet,
-    isa::{Kernel, Simd},
+    isa::{Kernel, Number, Simd},
     threads,
 };
 
@@ -22,7 +22,7 @@ pub fn fma_gflops(isa: InstructionSet, seconds: f64) -> f64 {
     let runs = 64;
     let flops = (threads::count() * runs * STEPS * SUMS * isa.lanes() * 2) as f64;
     best(seconds, || {
-        threads::on_each(|| (0..runs).for_each(|_| isa.dispatch(Fma)));
+        threads::on_each(|| (0..runs).for_each(|_| f32::dispatch(isa, Fma)));
     })
     .map_or(0.0, |time| flops / time / 1e9)
 }
@@ -38,7 +38,7 @@ pub fn read_gbps(isa: InstructionSet, seconds: f64) -> f64 {
             part,
             || (),
             |(), _, part| {
-                black_box(isa.dispatch(Read(part)));
+                black_box(f32::dispatch(isa, Read(part)));
             },
         );
     })
@@ -60,11 +60,11 @@ fn best(seconds: f64, mut run: impl FnMut()) -> Option<f64> {
 
 struct Fma;
 
-impl Kernel for Fma {
+impl Kernel<f32> for Fma {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd<N = f32>>(self, simd: S) {
         let (a, b) = (simd.splat(black_box(0.999)), simd.splat(black_box(1e-3)));
         let mut sums = [simd.splat(black_box(1.0)); SUMS];
         for _ in 0..STEPS {
@@ -78,11 +78,11 @@ impl Kernel for Fma {
 
 struct Read<'a>(&'a [f32]);
 
-impl Kernel for Read<'_> {
+impl Kernel<f32> for Read<'_> {
     type Out = f32;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> f32 {
+    fn run<S: Simd<N = f32>>(self, simd: S) -> f32 {
         let mut sums = [simd.splat(0.0); 8];
         for line in self.0.chunks_exact(8 * S::LANES) {
             for (sum, part) in sums.iter_mut().zip(line.chunks_exact(S::LANES)) {

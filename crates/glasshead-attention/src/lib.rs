@@ -38,6 +38,6 @@ pub use element::Element;
 pub use error::AttentionError;
 pub use half::{bf16, f16};
 pub use isa::InstructionSet;
-pub use mask::{Causal, Mask, MaskValues, Window};
+pub use mask::{Causal, Mask, MaskValues, Packed, Window};
 pub use readout::{Array, Head, Read, Readout, Shape, Values};
 pub use views::{TensorView, Vector};

@@ -114,12 +114,54 @@ impl<'a> Mask<'a> {
     }
 }
 
+/// Sequences of different lengths behind each other on the axes of the queries and of the keys: sequence `s`
+/// has the queries `queries[s]..queries[s + 1]` and sees the keys `keys[s]..keys[s + 1]` (FlashAttention's
+/// `cu_seqlens`).
+#[derive(Clone, Copy, Debug)]
+pub struct Packed<'a> {
+    /// Where each sequence's queries start; the last number is where all end.
+    pub queries: &'a [usize],
+    /// Where each sequence's keys start; the last number is where all end.
+    pub keys: &'a [usize],
+}
+
+impl Packed<'_> {
+    fn check(&self, [batch, _, queries, keys]: [usize; 4]) -> Result<(), AttentionError> {
+        if batch != 1 {
+            return Err(AttentionError::value("packed", batch, "batch elements: packed sequences lie in one"));
+        }
+        if self.queries.len() != self.keys.len() {
+            return Err(AttentionError::shape(
+                "packed.keys",
+                &[self.keys.len()],
+                format!("as many starts as packed.queries has: {}", self.queries.len()),
+            ));
+        }
+        for (what, starts, len) in
+            [("packed.queries", self.queries, queries), ("packed.keys", self.keys, keys)]
+        {
+            if starts.first() != Some(&0) || starts.last() != Some(&len) || !starts.is_sorted() {
+                let found = format!("{starts:?}");
+                return Err(AttentionError::value(what, found, format!("do not rise from 0 to {len}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The part of the axes in which one query lives.
+struct Place {
+    keys: Range<usize>,
+    position: i64,
+}
+
 /// The rules of one request about who may see what, with every default filled in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Visibility<'a> {
+    queries: usize,
     keys: usize,
-    offset: i64,
-    causal: bool,
+    causal: Option<Causal>,
+    packed: Option<Packed<'a>>,
     window: Window,
     lengths: Option<&'a [i64]>,
     mask: Option<Mask<'a>>,
@@ -131,10 +173,14 @@ impl<'a> Visibility<'a> {
         causal: Option<Causal>,
         window: Window,
         lengths: Option<&'a [i64]>,
+        packed: Option<Packed<'a>>,
         mask: Option<Mask<'a>>,
     ) -> Result<Self, AttentionError> {
         if let Some(mask) = &mask {
             mask.check(shape)?;
+        }
+        if let Some(packed) = &packed {
+            packed.check(shape)?;
         }
         if let Some(lengths) = lengths {
             if lengths.len() != batch {
@@ -152,33 +198,52 @@ impl<'a> Visibility<'a> {
                 ));
             }
         }
-        let offset = match causal {
+        Ok(Self { queries, keys, causal, packed, window, lengths, mask })
+    }
+
+    /// The sequences on the axis of the queries: one, unless they are packed.
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = Range<usize>> {
+        let starts = self.packed.map_or(&[][..], |packed| packed.queries);
+        let whole = self.packed.is_none().then_some(0..self.queries);
+        starts.windows(2).map(|ends| ends[0]..ends[1]).chain(whole)
+    }
+
+    fn place(&self, query: usize) -> Place {
+        let (queries, keys) = match self.packed {
+            None => (0..self.queries, 0..self.keys),
+            Some(packed) => {
+                let s = packed.queries.partition_point(|start| *start <= query);
+                (packed.queries[s - 1]..packed.queries[s], packed.keys[s - 1]..packed.keys[s])
+            }
+        };
+        let offset = match self.causal {
             None | Some(Causal::TopLeft) => 0,
             // Where there is nothing to compute, an axis may have any length.
-            Some(Causal::BottomRight) => (keys as i64).wrapping_sub(queries as i64),
+            Some(Causal::BottomRight) => (keys.len() as i64).wrapping_sub(queries.len() as i64),
             Some(Causal::Offset(offset)) => offset,
         };
-        Ok(Self { keys, offset, causal: causal.is_some(), window, lengths, mask })
+        let first = (query - queries.start) as i64;
+        let position = first.saturating_add(offset).saturating_add(keys.start as i64);
+        Place { keys, position }
     }
 
     /// The position of a query on the axis of the keys.
     pub(crate) fn position(&self, query: usize) -> i64 {
-        (query as i64).saturating_add(self.offset)
+        self.place(query).position
     }
 
     /// The keys that causality, window and lengths leave to this query; a mask may hide more of them.
     pub(crate) fn keys(&self, batch: usize, query: usize) -> Range<usize> {
-        let position = self.position(query);
-        let clamp = |at: i64| at.clamp(0, self.keys as i64) as usize;
-        let mut end = self.keys;
-        let mut start = 0;
+        let Place { keys, position } = self.place(query);
+        let clamp = |at: i64| at.clamp(keys.start as i64, keys.end as i64) as usize;
+        let Range { mut start, mut end } = keys;
         if let Some(lengths) = self.lengths {
             end = end.min(clamp(lengths[batch]));
         }
         if let Some(mask) = &self.mask {
             end = end.min(mask.shape[3]);
         }
-        if self.causal {
+        if self.causal.is_some() {
             end = end.min(clamp(position.saturating_add(1)));
         }
         if let Some(right) = self.window.right {
@@ -200,7 +265,7 @@ mod tests {
     use super::*;
 
     fn rules(causal: Option<Causal>, window: Window) -> Visibility<'static> {
-        Visibility::new([1, 1, 4, 6], causal, window, None, None).unwrap()
+        Visibility::new([1, 1, 4, 6], causal, window, None, None, None).unwrap()
     }
 
     #[test]
@@ -226,5 +291,22 @@ mod tests {
         assert_eq!(rules(Some(Causal::Offset(i64::MIN)), far).keys(0, 3), 0..0);
         let near = Window { left: Some(0), right: None };
         assert_eq!(rules(Some(Causal::Offset(i64::MAX)), near).keys(0, 3), 6..6);
+    }
+
+    #[test]
+    fn packed_sequences_do_not_see_each_other() {
+        let packed = Packed { queries: &[0, 2, 2, 4], keys: &[0, 3, 4, 6] };
+        let rules = |causal| {
+            Visibility::new([1, 1, 4, 6], causal, Window::default(), None, Some(packed), None).unwrap()
+        };
+        assert_eq!(rules(None).keys(0, 1), 0..3);
+        assert_eq!(rules(None).keys(0, 2), 4..6);
+        assert_eq!(rules(Some(Causal::BottomRight)).keys(0, 0), 0..2);
+        assert_eq!(rules(Some(Causal::TopLeft)).keys(0, 2), 4..5);
+        assert_eq!(rules(None).sequences().collect::<Vec<_>>(), [0..2, 2..2, 2..4]);
+        for wrong in [&[0usize, 3, 4][..], &[0, 2, 2, 5], &[1, 2, 2, 4], &[0, 3, 2, 4]] {
+            let packed = Packed { queries: wrong, ..packed };
+            assert!(packed.check([1, 1, 4, 6]).is_err(), "{wrong:?}");
+        }
     }
 }

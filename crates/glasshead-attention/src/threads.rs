@@ -28,6 +28,18 @@ pub(crate) fn for_each_chunk<T: Send, S>(
     }
 }
 
+/// Calls `work` for every task: on the caller's pool if it is worth to `spread` them, else one after the other.
+pub(crate) fn for_each<T: Send>(tasks: &mut [T], spread: bool, work: impl Fn(&mut T) + Send + Sync) {
+    #[cfg(feature = "rayon")]
+    if spread && tasks.len() > 1 {
+        use rayon::prelude::*;
+        tasks.par_iter_mut().with_max_len(1).for_each(work);
+        return;
+    }
+    let _ = spread;
+    tasks.iter_mut().for_each(work);
+}
+
 /// How many threads the caller's pool has.
 pub(crate) fn count() -> usize {
     #[cfg(feature = "rayon")]

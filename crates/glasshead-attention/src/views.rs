@@ -81,12 +81,12 @@ impl<'a, T: Element> TensorView<'a, T> {
         Vector { data: &self.data[start..], len, stride }
     }
 
-    /// The rows `[tokens, dim]` of one head where they lie, if they are `f32` with a dim stride of 1:
-    /// the values from the first one on, and the stride between rows.
-    pub(crate) fn f32_rows(&self, batch: usize, head: usize) -> Option<(&'a [f32], usize)> {
+    /// The rows `[tokens, dim]` of one head where they lie, if kernels compute in their type and dims lie
+    /// side by side: the values from the first one on, and the stride between rows.
+    pub(crate) fn rows(&self, batch: usize, head: usize) -> Option<(&'a [T::Number], usize)> {
         let [_, _, tokens, dim] = self.shape;
         let [batch_stride, head_stride, token_stride, dim_stride] = self.strides;
-        let data = T::as_f32(self.data)?;
+        let data = T::as_numbers(self.data)?;
         let unit = dim_stride == 1 || dim == 1;
         (unit && tokens > 0).then(|| (&data[batch * batch_stride + head * head_stride..], token_stride))
     }

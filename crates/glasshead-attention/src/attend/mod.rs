@@ -1,18 +1,22 @@
 //! The request, as a sentence: `Attention::new(q, k, v).causal(BottomRight).run()?`.
 
+mod decode;
 mod pack;
 mod plan;
 mod prefill;
 mod ranges;
 mod rowwise;
+mod schedule;
+mod score;
 mod tile;
+mod workspace;
 
-pub(crate) use plan::{Path, Problem};
+pub(crate) use plan::Problem;
 
 use crate::{
     AttentionError, Element, TensorView,
     isa::InstructionSet,
-    mask::{Causal, Mask, Window},
+    mask::{Causal, Mask, Packed, Window},
     readout::{Array, Read},
 };
 
@@ -33,6 +37,7 @@ pub struct Attention<'a, T> {
     window: Window,
     mask: Option<Mask<'a>>,
     kv_lengths: Option<&'a [i64]>,
+    packed: Option<Packed<'a>>,
     sinks: Option<&'a [f32]>,
     alibi_slopes: Option<&'a [f32]>,
     read: Read,
@@ -70,6 +75,7 @@ impl<'a, T: Element> Attention<'a, T> {
             window: Window::default(),
             mask: None,
             kv_lengths: None,
+            packed: None,
             sinks: None,
             alibi_slopes: None,
             read: Read::new(),
@@ -110,6 +116,13 @@ impl<'a, T: Element> Attention<'a, T> {
     /// `[batch]`: how many keys of each batch element are real; those after them are padding.
     pub fn kv_lengths(mut self, lengths: &'a [i64]) -> Self {
         self.kv_lengths = Some(lengths);
+        self
+    }
+
+    /// Cuts the axes of the queries and keys (of a batch of one) into sequences that do not see each other.
+    /// Causal forms and windows then count from the start, or end, of each sequence.
+    pub fn packed(mut self, packed: Packed<'a>) -> Self {
+        self.packed = Some(packed);
         self
     }
 
@@ -214,10 +227,7 @@ impl<'a, T: Element> Attention<'a, T> {
     fn compute(&self, problem: &Problem<'a, T>, out: &mut [T]) -> Result<Vec<Array>, AttentionError> {
         let isa = InstructionSet::choose(self.isa)?;
         let readouts = self.read.start(&problem.shape(), problem.sinks.is_some())?;
-        match problem.path() {
-            Path::Prefill => prefill::run(problem, isa, out),
-            Path::Rowwise => rowwise::run(problem, out),
-        }
+        schedule::run(problem, isa, out);
         Ok(rowwise::read(problem, readouts))
     }
 }

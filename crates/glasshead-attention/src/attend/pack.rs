@@ -1,48 +1,109 @@
-//! How numbers lie while the fused path works on them, and the ways there and back.
+//! How numbers lie while the fused paths work on them, and the ways there and back.
 
-use super::{
-    prefill::{COLUMNS, KEYS},
-    ranges::Ranges,
+use std::ops::Range;
+
+use super::ranges::Ranges;
+use crate::{
+    Element, TensorView,
+    isa::{COLUMNS, Simd},
+    mask::Mask,
 };
-use crate::{Element, TensorView, Vector, isa::Simd, mask::Mask};
 
-/// Bytes of a cache line, and of the largest vector.
-const LINE: usize = 64;
+/// Rows of numbers, `stride` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a, N> {
+    pub(super) values: &'a [N],
+    pub(super) stride: usize,
+}
 
-/// Numbers that start on a cache line, so that no vector straddles two.
-#[derive(Default)]
-pub(super) struct Lines(Vec<f32>);
-
-impl Lines {
-    pub(super) fn get(&mut self, len: usize) -> &mut [f32] {
-        if self.0.len() < len + LINE {
-            self.0.resize(len + LINE, 0.0);
-        }
-        let start = self.0.as_ptr().align_offset(LINE).min(LINE);
-        &mut self.0[start..start + len]
+impl<'a, N> Rows<'a, N> {
+    pub(super) fn skip(self, rows: usize) -> Self {
+        Self { values: &self.values[(rows * self.stride).min(self.values.len())..], ..self }
     }
 }
 
-/// Rows of f32, `stride` apart.
+/// The keys or values of one head: where they lie if kernels can use that, else to be copied block by block.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) stride: usize,
+pub(super) struct Source<'a, T: Element> {
+    view: TensorView<'a, T>,
+    batch: usize,
+    head: usize,
+    /// What a row is padded to with zeros.
+    padded: usize,
+    in_place: Option<Rows<'a, T::Number>>,
+}
+
+/// Rows farther apart than this many times their length are copied: they would fall into few sets of the
+/// first cache, and each onto a page of its own.
+const FAR: usize = 2;
+
+impl<'a, T: Element> Source<'a, T> {
+    pub(super) fn new(view: TensorView<'a, T>, batch: usize, head: usize, padded: usize) -> Self {
+        let dim = view.shape()[3];
+        let rows = view.rows(batch, head).map(|(values, stride)| Rows { values, stride });
+        let in_place = rows.filter(|rows| padded == dim && rows.stride <= FAR * dim);
+        Self { view, batch, head, padded, in_place }
+    }
+
+    /// The rows of these tokens, in place or copied to `room`.
+    #[inline(always)]
+    pub(super) fn block<'b, S: Simd<N = T::Number>>(
+        &self,
+        simd: S,
+        tokens: Range<usize>,
+        room: &'b mut super::workspace::Lines<T::Number>,
+    ) -> Rows<'b, T::Number>
+    where
+        'a: 'b,
+    {
+        if let Some(rows) = self.in_place {
+            return rows.skip(tokens.start);
+        }
+        let room = room.get(tokens.len() * self.padded);
+        for (to, token) in room.chunks_exact_mut(self.padded).zip(tokens) {
+            let vector = self.view.vector(self.batch, self.head, token);
+            let mut done = 0;
+            if let Some(from) = vector.as_slice() {
+                while done + S::LANES <= from.len() {
+                    simd.store(T::load(simd, &from[done..]), &mut to[done..]);
+                    done += S::LANES;
+                }
+            }
+            let rest = vector.iter().skip(done);
+            for (to, from) in to[done..].iter_mut().zip(rest.map(T::to_number).chain(std::iter::repeat(T::Number::default()))) {
+                *to = from;
+            }
+        }
+        Rows { values: room, stride: self.padded }
+    }
+
+    /// Asks for the cache lines of these tokens, where they are used in place.
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd<N = T::Number>>(&self, simd: S, tokens: Range<usize>) {
+        if let Some(Rows { values, stride }) = self.in_place {
+            for token in tokens {
+                let row = values.get(token * stride..).unwrap_or_default();
+                for line in row[..self.padded.min(row.len())].chunks(64 / size_of::<T::Number>()) {
+                    simd.prefetch(line);
+                }
+            }
+        }
+    }
 }
 
 /// Copies `count` queries from `[batch, head, start]` on as `[dim, queries]`; lanes without a query of their
 /// own repeat the last one.
 #[inline(always)]
-pub(super) fn pack_queries<S: Simd, T: Element>(
+pub(super) fn pack_queries<S: Simd<N = T::Number>, T: Element>(
     simd: S,
     queries: TensorView<T>,
     [batch, head, start]: [usize; 3],
     count: usize,
-    to: &mut [f32],
+    to: &mut [T::Number],
 ) {
     let width = COLUMNS * S::LANES;
     let dim = to.len() / width;
-    let rows = queries.f32_rows(batch, head);
+    let rows = queries.rows(batch, head);
     for block in (0..width).step_by(S::LANES) {
         let mut d = 0;
         if let Some((rows, stride)) = rows.filter(|_| block + S::LANES <= count) {
@@ -55,73 +116,30 @@ pub(super) fn pack_queries<S: Simd, T: Element>(
         for lane in block..block + S::LANES {
             let vector = queries.vector(batch, head, start + lane.min(count - 1));
             for (to, value) in to.chunks_exact_mut(width).zip(vector.iter()).skip(d) {
-                to[lane] = value.to_f32();
-            }
-        }
-    }
-}
-
-/// Copies rows that are not f32, or not dense, as f32 into the workspace.
-pub(super) fn widen<'a, T: Element>(
-    to: &'a mut [f32],
-    dim: usize,
-    rows: impl Iterator<Item = Vector<'a, T>>,
-) -> Rows<'a> {
-    for (to, row) in to.chunks_exact_mut(dim).zip(rows) {
-        match row.as_slice() {
-            Some(row) => to.iter_mut().zip(row).for_each(|(to, value)| *to = value.to_f32()),
-            None => to.iter_mut().zip(row.iter()).for_each(|(to, value)| *to = value.to_f32()),
-        }
-    }
-    Rows { values: to, stride: dim }
-}
-
-/// Copies a block of v as `[value_dim / ROWS, KEYS, ROWS]`, the rest of the dims as `[rest, KEYS]`: the order
-/// in which [`super::tile::mix`] reads it, whatever the strides were. Done once per block and panel.
-#[inline(always)]
-pub(super) fn pack_values<'a, T: Element, const ROWS: usize>(
-    to: &mut [f32],
-    dim: usize,
-    rows: impl Iterator<Item = Vector<'a, T>>,
-) {
-    let whole = dim - dim % ROWS;
-    for (key, row) in rows.enumerate() {
-        if let Some(row) = row.as_slice() {
-            for (to, row) in to.chunks_mut(ROWS * KEYS).zip(row.chunks_exact(ROWS)) {
-                for (to, value) in to[key * ROWS..][..ROWS].iter_mut().zip(row) {
-                    *to = value.to_f32();
-                }
-            }
-            for (d, value) in (whole..dim).zip(&row[whole..]) {
-                to[d * KEYS + key] = value.to_f32();
-            }
-        } else {
-            for (d, value) in row.iter().enumerate() {
-                let at =
-                    if d < whole { d / ROWS * ROWS * KEYS + key * ROWS + d % ROWS } else { d * KEYS + key };
-                to[at] = value.to_f32();
+                to[lane] = value.to_number();
             }
         }
     }
 }
 
 /// Turns a block of the mask around, `[keys, queries]`; −∞ where a key is hidden.
-pub(super) fn pack_bias(
+pub(super) fn pack_bias<N: crate::isa::Number>(
     mask: &Mask,
     [batch, head, start]: [usize; 3],
     query_at: impl Fn(usize) -> usize,
     ranges: &Ranges,
-    bias: &mut [f32],
+    bias: &mut [N],
     width: usize,
 ) {
-    bias.fill(f32::NEG_INFINITY);
+    bias.fill(N::from_f64(f64::NEG_INFINITY));
+    let keys = bias.len() / width;
     for lane in 0..width {
         // Keys outside the range may lie outside the mask too.
-        let from = ranges.starts[lane].clamp(start, start + KEYS);
-        let to = ranges.ends[lane].clamp(start, start + KEYS);
+        let from = ranges.starts[lane].clamp(start, start + keys);
+        let to = ranges.ends[lane].clamp(start, start + keys);
         for key in from..to {
             if let Some(value) = mask.bias(batch, head, query_at(lane), key) {
-                bias[(key - start) * width + lane] = value as f32;
+                bias[(key - start) * width + lane] = N::from_f64(value);
             }
         }
     }
@@ -130,7 +148,13 @@ pub(super) fn pack_bias(
 /// Turns oᵀ `[dim, queries]` around into `out [queries, dim]`, rounded to its type; `square` is room for one
 /// square of lanes.
 #[inline(always)]
-pub(super) fn unpack<S: Simd, T: Element>(simd: S, o: &[f32], out: &mut [T], dim: usize, square: &mut [f32]) {
+pub(super) fn unpack<S: Simd<N = T::Number>, T: Element>(
+    simd: S,
+    o: &[T::Number],
+    out: &mut [T],
+    dim: usize,
+    square: &mut [T::Number],
+) {
     let width = COLUMNS * S::LANES;
     for (block, out) in out.chunks_mut(S::LANES * dim).enumerate() {
         let lane = block * S::LANES;
@@ -139,14 +163,14 @@ pub(super) fn unpack<S: Simd, T: Element>(simd: S, o: &[f32], out: &mut [T], dim
             simd.transpose(&o[d * width + lane..], width, square, S::LANES);
             for (out, row) in out.chunks_exact_mut(dim).zip(square.chunks_exact(S::LANES)) {
                 for (out, x) in out[d..d + S::LANES].iter_mut().zip(row) {
-                    *out = T::from_f32(*x);
+                    *out = T::from_number(*x);
                 }
             }
             d += S::LANES;
         }
         for (i, out) in out.chunks_exact_mut(dim).enumerate() {
             for (d, out) in out.iter_mut().enumerate().skip(d) {
-                *out = T::from_f32(o[d * width + lane + i]);
+                *out = T::from_number(o[d * width + lane + i]);
             }
         }
     }

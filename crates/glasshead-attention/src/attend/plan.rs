@@ -1,4 +1,4 @@
-//! From a request to a checked problem: shapes fit, defaults are filled in, the path is chosen.
+//! From a request to a checked problem: shapes fit, defaults are filled in, nothing is computed.
 
 use super::Attention;
 use crate::{
@@ -6,15 +6,6 @@ use crate::{
     mask::{Mask, Visibility},
     readout::Shape,
 };
-
-/// How a problem is computed. The choice depends on shapes and types alone, never on the threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Path {
-    /// Tiles of queries in the vector lanes, f32 arithmetic.
-    Prefill,
-    /// One query after the other in f64: for f64 arrays.
-    Rowwise,
-}
 
 /// A checked request.
 #[derive(Clone, Debug)]
@@ -85,6 +76,7 @@ impl<'a, T: Element> Problem<'a, T> {
             request.causal,
             request.window,
             request.kv_lengths,
+            request.packed,
             request.mask,
         )?;
         let problem = Self {
@@ -131,8 +123,10 @@ impl<'a, T: Element> Problem<'a, T> {
         self.out_shape().iter().product()
     }
 
-    pub(crate) fn path(&self) -> Path {
-        if T::WIDER_THAN_F32 { Path::Rowwise } else { Path::Prefill }
+    /// An upper bound of the work, in multiply-adds.
+    pub(crate) fn multiply_adds(&self) -> usize {
+        let Self { batch, heads, queries, keys, dim, value_dim, .. } = *self;
+        [batch, heads, queries, keys, dim + value_dim].into_iter().fold(1, usize::saturating_mul)
     }
 
     pub(crate) fn mask(&self) -> Option<&Mask<'a>> {

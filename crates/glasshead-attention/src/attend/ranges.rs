@@ -1,7 +1,10 @@
 //! Which keys the queries of a tile may see, before any mask array.
 
-use super::{Problem, prefill::COLUMNS};
-use crate::{Element, isa::Simd};
+use super::Problem;
+use crate::{
+    Element,
+    isa::{COLUMNS, Number, Simd},
+};
 
 /// The most queries of a tile, over all sets.
 pub(super) const MAX_WIDTH: usize = COLUMNS * 16;
@@ -49,14 +52,16 @@ impl Ranges {
         if self.common.start <= start && start + len <= self.common.end {
             return None;
         }
-        Some(std::array::from_fn(|c| {
-            let mut lanes = [[0.0; 16]; 2];
-            for (lanes, edges) in lanes.iter_mut().zip([&self.starts, &self.ends]) {
+        let mut bounds = [[simd.constant(0.0); 2]; COLUMNS];
+        for (c, bounds) in bounds.iter_mut().enumerate() {
+            for (bound, edges) in bounds.iter_mut().zip([&self.starts, &self.ends]) {
+                let mut lanes = [S::N::default(); 16];
                 for (lane, edge) in lanes.iter_mut().zip(&edges[c * S::LANES..(c + 1) * S::LANES]) {
-                    *lane = edge.saturating_sub(start).min(len) as f32;
+                    *lane = S::N::from_f64(edge.saturating_sub(start).min(len) as f64);
                 }
+                *bound = simd.load(&lanes);
             }
-            [simd.load(&lanes[0]), simd.load(&lanes[1])]
-        }))
+        }
+        Some(bounds)
     }
 }

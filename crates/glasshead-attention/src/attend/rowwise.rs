@@ -1,5 +1,5 @@
-//! One query at a time through the reference, in f64 and O(keys) memory: the path of f64 arrays, of
-//! rows that the fused path cannot vouch for (NaN, ±∞, nothing visible), and of the readouts.
+//! One query at a time through the reference, in f64 and O(keys) memory: the path of rows that the fused
+//! paths cannot vouch for (NaN, ±∞, nothing visible), and of the readouts.
 
 use super::Problem;
 use crate::{
@@ -8,14 +8,6 @@ use crate::{
     reference::Row,
     threads,
 };
-
-/// The output of every query.
-pub(crate) fn run<T: Element>(problem: &Problem<T>, out: &mut [T]) {
-    threads::for_each_chunk(out, problem.value_dim, Row::default, |row, index, out| {
-        let (batch_head, query) = (index / problem.queries, index % problem.queries);
-        one(problem, batch_head / problem.heads, batch_head % problem.heads, query, row, out);
-    });
-}
 
 /// The output of one query.
 pub(crate) fn one<T: Element>(

@@ -1,32 +1,38 @@
-//! AVX2 with FMA.
+//! AVX2 with FMA and F16C.
 
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// Proof that this CPU has AVX2 and FMA.
+/// Proof that this CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
 impl Avx2 {
     pub(super) fn new() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+        let here = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        here.then_some(Self(()))
     }
 
-    pub(super) fn enter<K: Kernel>(self, kernel: K) -> K::Out {
-        #[target_feature(enable = "avx2,fma")]
-        fn trampoline<K: Kernel>(token: Avx2, kernel: K) -> K::Out {
-            kernel.run(token)
+    /// Runs a kernel with these vectors, compiled for this set.
+    pub(super) fn enter<S: Simd, K: Kernel<S::N>>(self, simd: S, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn trampoline<S: Simd, K: Kernel<S::N>>(simd: S, kernel: K) -> K::Out {
+            kernel.run(simd)
         }
-        // SAFETY: the token proves that the CPU has both features.
-        unsafe { trampoline(self, kernel) }
+        // SAFETY: the token proves that the CPU has the features.
+        unsafe { trampoline(simd, kernel) }
     }
 }
 
 impl Simd for Avx2 {
+    type N = f32;
     type F = __m256;
     const LANES: usize = 8;
     const ROWS: usize = 6;
+    const MOST_ROWS: usize = 6;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -39,9 +45,27 @@ impl Simd for Avx2 {
         unsafe { _mm256_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0) }
     }
     #[inline(always)]
-    fn load(self, from: &[f32]) -> Self::F {
+    unsafe fn load_at(self, from: *const f32) -> Self::F {
+        // SAFETY: AVX2 by the token; the caller promises 8 readable numbers.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[u16]) -> Self::F {
+        // SAFETY: F16C by the token; the slice index proves 8 readable numbers.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from[..8].as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[u16]) -> Self::F {
         // SAFETY: AVX2 by the token; the slice index proves 8 readable numbers.
-        unsafe { _mm256_loadu_ps(from[..8].as_ptr()) }
+        unsafe {
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from[..8].as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        }
+    }
+    #[inline(always)]
+    fn prefetch(self, from: &[f32]) {
+        // SAFETY: a hint touches nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
     }
     #[inline(always)]
     fn store(self, x: Self::F, to: &mut [f32]) {
@@ -115,9 +139,12 @@ impl Simd for Avx2 {
         unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
     }
     #[inline(always)]
-    fn round(self, x: Self::F) -> Self::F {
+    fn split(self, x: Self::F) -> (Self::F, Self::F) {
+        // −∞ − −∞ would be NaN; max lets NaN through.
+        let x = self.max(self.splat(-200.0), x);
         // SAFETY: the token proves AVX2.
-        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+        let n = unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) };
+        (n, self.sub(x, n))
     }
     #[inline(always)]
     fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F {
@@ -130,6 +157,15 @@ impl Simd for Avx2 {
             let first = _mm256_slli_epi32::<23>(_mm256_add_epi32(half, bias));
             let second = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_sub_epi32(n, half), bias));
             _mm256_mul_ps(_mm256_mul_ps(x, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second))
+        }
+    }
+    #[inline(always)]
+    fn sum(self, x: Self::F) -> f32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
         }
     }
 }

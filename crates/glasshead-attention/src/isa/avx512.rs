@@ -1,32 +1,35 @@
-//! AVX-512F.
+//! AVX-512F and DQ: what every CPU with AVX-512 has but the first Xeon Phi.
 
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// Proof that this CPU has AVX-512F.
+/// Proof that this CPU has AVX-512F and DQ.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(());
 
 impl Avx512 {
     pub(super) fn new() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
+        (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq")).then_some(Self(()))
     }
 
-    pub(super) fn enter<K: Kernel>(self, kernel: K) -> K::Out {
-        #[target_feature(enable = "avx512f")]
-        fn trampoline<K: Kernel>(token: Avx512, kernel: K) -> K::Out {
-            kernel.run(token)
+    /// Runs a kernel with these vectors, compiled for this set.
+    pub(super) fn enter<S: Simd, K: Kernel<S::N>>(self, simd: S, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx512f,avx512dq")]
+        fn trampoline<S: Simd, K: Kernel<S::N>>(simd: S, kernel: K) -> K::Out {
+            kernel.run(simd)
         }
-        // SAFETY: the token proves that the CPU has the feature.
-        unsafe { trampoline(self, kernel) }
+        // SAFETY: the token proves that the CPU has the features.
+        unsafe { trampoline(simd, kernel) }
     }
 }
 
 impl Simd for Avx512 {
+    type N = f32;
     type F = __m512;
     const LANES: usize = 16;
     const ROWS: usize = 8;
+    const MOST_ROWS: usize = 12;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -43,9 +46,27 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn load(self, from: &[f32]) -> Self::F {
+    unsafe fn load_at(self, from: *const f32) -> Self::F {
+        // SAFETY: AVX-512F by the token; the caller promises 16 readable numbers.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[u16]) -> Self::F {
         // SAFETY: AVX-512F by the token; the slice index proves 16 readable numbers.
-        unsafe { _mm512_loadu_ps(from[..16].as_ptr()) }
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from[..16].as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[u16]) -> Self::F {
+        // SAFETY: AVX-512F by the token; the slice index proves 16 readable numbers.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from[..16].as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+    #[inline(always)]
+    fn prefetch(self, from: &[f32]) {
+        // SAFETY: a hint touches nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
     }
     #[inline(always)]
     fn store(self, x: Self::F, to: &mut [f32]) {
@@ -125,13 +146,20 @@ impl Simd for Avx512 {
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes) }
     }
     #[inline(always)]
-    fn round(self, x: Self::F) -> Self::F {
-        // SAFETY: the token proves AVX-512F.
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+    fn split(self, x: Self::F) -> (Self::F, Self::F) {
+        // One operation where rounding takes two; 0 for −∞.
+        // SAFETY: the token proves AVX-512DQ.
+        let f = unsafe { _mm512_reduce_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) };
+        (self.sub(x, f), f)
     }
     #[inline(always)]
     fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_scalef_ps(x, n) }
+    }
+    #[inline(always)]
+    fn sum(self, x: Self::F) -> f32 {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_reduce_add_ps(x) }
     }
 }

@@ -1,60 +1,207 @@
 //! Instruction sets: a dozen vector operations, and the only unsafe code of the project.
 //!
 //! A set is a token of size zero whose `new` asks the CPU; holding one is the proof that its
-//! instructions exist. Kernels are written once over [`Simd`] and run by [`InstructionSet::dispatch`],
-//! which enters them through one `#[target_feature]` trampoline per set.
+//! instructions exist. Kernels are written once over [`Simd`] and run by [`Number::dispatch`], which
+//! enters them through one `#[target_feature]` trampoline per set.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod product;
 mod scalar;
+
+pub(crate) use product::{COLUMNS, Grid, dots, product};
 
 use std::sync::OnceLock;
 
 use crate::AttentionError;
 
-/// Vectors of `f32` and what can be done with them. Methods are safe: the token is the proof.
-pub(crate) trait Simd: Copy + Send + Sync {
+/// A type that kernels compute in: `f32`, or `f64` for f64 arrays.
+pub trait Number: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static {
+    /// Coefficients of 2ᶠ on |f| ≤ ½, the constant first.
+    const EXP2: &'static [Self];
+    /// From which |x| on the quotient of exponentials is near enough to tanh x.
+    const TANH_SMALL: Self;
+    /// The nearest number.
+    fn from_f64(x: f64) -> Self;
+    /// Exact.
+    fn to_f64(self) -> f64;
+    /// How many of them a vector of this set holds.
+    fn lanes(isa: InstructionSet) -> usize;
+    /// Runs a kernel with this set; with the plain one where this CPU lacks it.
+    fn dispatch<K: Kernel<Self>>(isa: InstructionSet, kernel: K) -> K::Out;
+}
+
+/// Vectors of numbers and what can be done with them. Methods are safe: the token is the proof.
+pub trait Simd: Copy + Send + Sync {
+    /// What a lane holds.
+    type N: Number;
     /// `LANES` numbers.
     type F: Copy + Send + Sync;
     /// How many numbers a vector holds.
     const LANES: usize;
-    /// Rows of a register tile of two vectors: as many as the registers hold beside its operands.
+    /// Rows of a register tile of [`COLUMNS`] vectors beside its operands, when tiles are short-lived.
     const ROWS: usize;
+    /// The same, as many as the registers hold.
+    const MOST_ROWS: usize;
     /// The same number in every lane.
-    fn splat(self, x: f32) -> Self::F;
+    fn splat(self, x: Self::N) -> Self::F;
+    /// The same number in every lane, rounded from `f64`.
+    #[inline(always)]
+    fn constant(self, x: f64) -> Self::F {
+        self.splat(Self::N::from_f64(x))
+    }
     /// `0, 1, 2, …`
     fn lanes(self) -> Self::F;
+    /// The `LANES` numbers at `from`.
+    ///
+    /// # Safety
+    /// They are readable.
+    unsafe fn load_at(self, from: *const Self::N) -> Self::F;
     /// The first `LANES` numbers of `from`.
-    fn load(self, from: &[f32]) -> Self::F;
+    #[inline(always)]
+    fn load(self, from: &[Self::N]) -> Self::F {
+        // SAFETY: the slice index proves that they are readable.
+        unsafe { self.load_at(from[..Self::LANES].as_ptr()) }
+    }
+    /// The first `LANES` numbers of `from`, widened; for sets of `f32` alone.
+    fn load_f16(self, from: &[u16]) -> Self::F;
+    /// As [`Simd::load_f16`].
+    fn load_bf16(self, from: &[u16]) -> Self::F;
     /// Writes the lanes to the first `LANES` places of `to`.
-    fn store(self, x: Self::F, to: &mut [f32]);
+    fn store(self, x: Self::F, to: &mut [Self::N]);
+    /// Asks for the cache line of the first number.
+    #[inline(always)]
+    fn prefetch(self, _: &[Self::N]) {}
     /// Turns a square of `LANES` rows around: `to[j · to_stride + i] = from[i · from_stride + j]`.
-    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize);
+    fn transpose(self, from: &[Self::N], from_stride: usize, to: &mut [Self::N], to_stride: usize);
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a · b + c`, rounded once where the set can do that.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once wherever f64 can help with that.
+    #[inline(always)]
+    fn mul_add_once(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        self.mul_add(a, b, c)
+    }
     /// `a > b ? a : b`: b where either is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a < b ? yes : no`, by lane; no where either is NaN.
     fn select_less(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
-    /// To the nearest whole number, ties to even; |x| < 2²².
-    fn round(self, x: Self::F) -> Self::F;
-    /// `x · 2ⁿ` for whole n from −200 to 127, rounded once, down to subnormal numbers and 0.
+    /// `(n, f)` with whole n, |f| ≤ ½ and n + f = x, exactly where |x| < 2²²; (−∞ or very low, anything
+    /// finite) for −∞, NaN twice for NaN.
+    fn split(self, x: Self::F) -> (Self::F, Self::F);
+    /// `x · 2ⁿ` for whole n up to 127, rounded once, down to subnormal numbers and 0.
     fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F;
+    /// The sum of the lanes, in pairs of halves.
+    fn sum(self, x: Self::F) -> Self::N;
 }
 
 /// Something to run with vectors, whatever the set. Implementations of `run` are `#[inline(always)]`, so
 /// that they are compiled inside the trampoline of each set.
-pub(crate) trait Kernel {
+pub trait Kernel<N> {
     /// What comes out.
     type Out;
     /// Runs with the vectors of `simd`.
-    fn run<S: Simd>(self, simd: S) -> Self::Out;
+    fn run<S: Simd<N = N>>(self, simd: S) -> Self::Out;
+}
+
+impl Number for f32 {
+    // A weighted minimax fit, then the last bits searched for the smallest error of the whole computation.
+    const EXP2: &'static [f32] =
+        &[1.0, 0.693_147_2, 0.240_226_45, 0.055_503_327, 0.009_618_437, 0.001_339_887_4, 0.000_153_533_62];
+    const TANH_SMALL: f32 = 0.625;
+
+    #[inline(always)]
+    fn from_f64(x: f64) -> Self {
+        x as f32
+    }
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn lanes(isa: InstructionSet) -> usize {
+        match isa {
+            InstructionSet::Scalar => 4,
+            InstructionSet::Avx2 => 8,
+            InstructionSet::Avx512 => 16,
+        }
+    }
+    fn dispatch<K: Kernel<f32>>(isa: InstructionSet, kernel: K) -> K::Out {
+        #[cfg(target_arch = "x86_64")]
+        match isa {
+            InstructionSet::Avx512 => {
+                if let Some(token) = avx512::Avx512::new() {
+                    return token.enter(token, kernel);
+                }
+            }
+            InstructionSet::Avx2 => {
+                if let Some(token) = avx2::Avx2::new() {
+                    return token.enter(token, kernel);
+                }
+            }
+            InstructionSet::Scalar => {}
+        }
+        kernel.run(scalar::Scalar::<f32, 4, false>::new())
+    }
+}
+
+impl Number for f64 {
+    // (ln 2)ᵏ / k!: the fourteenth term is below a quarter of the last place.
+    const EXP2: &'static [f64] = &[
+        1.0,
+        std::f64::consts::LN_2,
+        0.2402265069591007,
+        0.055504108664821576,
+        0.009618129107628477,
+        0.0013333558146428441,
+        0.00015403530393381606,
+        1.5252733804059838e-05,
+        1.3215486790144305e-06,
+        1.0178086009239696e-07,
+        7.054911620801121e-09,
+        4.44553827187081e-10,
+        2.5678435993488196e-11,
+        1.3691488853904124e-12,
+    ];
+    const TANH_SMALL: f64 = 0.0;
+
+    #[inline(always)]
+    fn from_f64(x: f64) -> Self {
+        x
+    }
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        self
+    }
+    fn lanes(isa: InstructionSet) -> usize {
+        match isa {
+            InstructionSet::Scalar => 2,
+            InstructionSet::Avx2 => 4,
+            InstructionSet::Avx512 => 8,
+        }
+    }
+    // Arrays, which the compiler turns into the vectors of the trampoline.
+    fn dispatch<K: Kernel<f64>>(isa: InstructionSet, kernel: K) -> K::Out {
+        #[cfg(target_arch = "x86_64")]
+        match isa {
+            InstructionSet::Avx512 => {
+                if let Some(token) = avx512::Avx512::new() {
+                    return token.enter(scalar::Scalar::<f64, 8, true>::new(), kernel);
+                }
+            }
+            InstructionSet::Avx2 => {
+                if let Some(token) = avx2::Avx2::new() {
+                    return token.enter(scalar::Scalar::<f64, 4, true>::new(), kernel);
+                }
+            }
+            InstructionSet::Scalar => {}
+        }
+        kernel.run(scalar::Scalar::<f64, 2, false>::new())
+    }
 }
 
 /// An instruction set for the fused path. All give the same answer within rounding.
@@ -96,15 +243,7 @@ impl InstructionSet {
 
     /// How many f32 it computes at a time.
     pub fn lanes(self) -> usize {
-        match self {
-            Self::Scalar => <scalar::Scalar as Simd>::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => <avx2::Avx2 as Simd>::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => <avx512::Avx512 as Simd>::LANES,
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => <scalar::Scalar as Simd>::LANES,
-        }
+        <f32 as Number>::lanes(self)
     }
 
     /// Whether this CPU has it.
@@ -152,25 +291,6 @@ impl InstructionSet {
     fn checked(self) -> Result<Self, AttentionError> {
         if self.is_here() { Ok(self) } else { Err(AttentionError::MissingInstructionSet { asked: self }) }
     }
-
-    /// Runs a kernel with this set; with the plain one where this CPU lacks it.
-    pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
-        #[cfg(target_arch = "x86_64")]
-        match self {
-            Self::Avx512 => {
-                if let Some(token) = avx512::Avx512::new() {
-                    return token.enter(kernel);
-                }
-            }
-            Self::Avx2 => {
-                if let Some(token) = avx2::Avx2::new() {
-                    return token.enter(kernel);
-                }
-            }
-            Self::Scalar => {}
-        }
-        kernel.run(scalar::Scalar)
-    }
 }
 
 #[cfg(test)]
@@ -179,11 +299,11 @@ mod tests {
 
     struct Operations;
 
-    impl Kernel for Operations {
+    impl Kernel<f32> for Operations {
         type Out = Vec<Vec<f32>>;
 
         #[inline(always)]
-        fn run<S: Simd>(self, simd: S) -> Self::Out {
+        fn run<S: Simd<N = f32>>(self, simd: S) -> Self::Out {
             let nan = simd.splat(f32::NAN);
             let (two, three) = (simd.splat(2.0), simd.splat(3.0));
             let lanes = simd.lanes();
@@ -198,8 +318,8 @@ mod tests {
                 simd.max(nan, two),
                 simd.select_less(two, three, lanes, nan),
                 simd.select_less(nan, three, nan, two),
-                simd.round(simd.splat(2.5)),
-                simd.round(simd.splat(-3.5)),
+                simd.split(simd.splat(2.25)).0,
+                simd.split(simd.splat(-3.75)).1,
                 simd.mul_pow2(three, simd.splat(-149.0)),
                 simd.mul_pow2(three, simd.splat(-200.0)),
                 simd.mul_pow2(three, simd.splat(4.0)),
@@ -223,13 +343,13 @@ mod tests {
     #[test]
     fn every_set_of_this_machine_does_the_same() {
         let tiny = f32::from_bits(3);
-        let first = [5.0, -1.0, 6.0, 1.5, 8.0, 3.0, f32::NAN, 2.0, 0.0, 2.0, 2.0, -4.0, tiny, 0.0, 48.0, 0.0];
+        let first = [5.0, -1.0, 6.0, 1.5, 8.0, 3.0, f32::NAN, 2.0, 0.0, 2.0, 2.0, 0.25, tiny, 0.0, 48.0, 0.0];
         for set in InstructionSet::ALL {
             if !set.is_here() {
                 eprintln!("NOT TESTED: this CPU has no {}", set.name());
                 continue;
             }
-            let got = set.dispatch(Operations);
+            let got = f32::dispatch(set, Operations);
             for (row, expected) in got.iter().zip(first) {
                 assert!(
                     row[0] == expected || row[0].is_nan() && expected.is_nan(),

@@ -1,84 +1,168 @@
-//! Plain Rust: four numbers in an array, which compilers turn into whatever the target always has.
+//! Plain Rust: a few numbers in an array, which compilers turn into whatever vectors the target has.
+
+use std::marker::PhantomData;
 
 use super::Simd;
 
-/// Needs no proof: every CPU has it.
+/// Needs no proof: every CPU has it. `FMA` says that a fused multiply-add is an instruction here; where it
+/// is not, it would be a library call.
 #[derive(Clone, Copy)]
-pub(super) struct Scalar;
+pub(super) struct Scalar<N, const LANES: usize, const FMA: bool>(PhantomData<N>);
 
-/// 1.5 · 2²³: adding it leaves no room for a fraction.
-const ROUNDER: f32 = 12_582_912.0;
-
-impl Simd for Scalar {
-    type F = [f32; 4];
-    const LANES: usize = 4;
-    const ROWS: usize = 4;
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> Self::F {
-        [x; 4]
-    }
-    #[inline(always)]
-    fn lanes(self) -> Self::F {
-        [0.0, 1.0, 2.0, 3.0]
-    }
-    #[inline(always)]
-    fn load(self, from: &[f32]) -> Self::F {
-        [from[0], from[1], from[2], from[3]]
-    }
-    #[inline(always)]
-    fn store(self, x: Self::F, to: &mut [f32]) {
-        to[..4].copy_from_slice(&x);
-    }
-    #[inline(always)]
-    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
-        for i in 0..4 {
-            for j in 0..4 {
-                to[j * to_stride + i] = from[i * from_stride + j];
-            }
-        }
-    }
-    #[inline(always)]
-    fn add(self, a: Self::F, b: Self::F) -> Self::F {
-        std::array::from_fn(|i| a[i] + b[i])
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
-        std::array::from_fn(|i| a[i] - b[i])
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
-        std::array::from_fn(|i| a[i] * b[i])
-    }
-    #[inline(always)]
-    fn div(self, a: Self::F, b: Self::F) -> Self::F {
-        std::array::from_fn(|i| a[i] / b[i])
-    }
-    #[inline(always)]
-    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        // f32::mul_add would be a library call on targets without FMA.
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
-    }
-    #[inline(always)]
-    fn max(self, a: Self::F, b: Self::F) -> Self::F {
-        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    fn select_less(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
-        std::array::from_fn(|i| if a[i] < b[i] { yes[i] } else { no[i] })
-    }
-    #[inline(always)]
-    fn round(self, x: Self::F) -> Self::F {
-        x.map(|x| (x + ROUNDER) - ROUNDER)
-    }
-    #[inline(always)]
-    fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F {
-        std::array::from_fn(|i| {
-            // Two halves, because 2ⁿ itself may be too small for a float while the product is not.
-            let n = n[i] as i32;
-            let half = n >> 1;
-            let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
-            x[i] * power(half) * power(n - half)
-        })
+impl<N, const LANES: usize, const FMA: bool> Scalar<N, LANES, FMA> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
     }
 }
+
+macro_rules! scalar {
+    ($number:ident, $bits:ident, $int:ident, mantissa = $mantissa:literal, bias = $bias:literal) => {
+        impl<const LANES: usize, const FMA: bool> Simd for Scalar<$number, LANES, FMA> {
+            type N = $number;
+            type F = [$number; LANES];
+            const LANES: usize = LANES;
+            const ROWS: usize = 4;
+            const MOST_ROWS: usize = 4;
+
+            #[inline(always)]
+            fn splat(self, x: $number) -> Self::F {
+                [x; LANES]
+            }
+            #[inline(always)]
+            fn lanes(self) -> Self::F {
+                let mut lanes = [0.0; LANES];
+                for (i, lane) in lanes.iter_mut().enumerate() {
+                    *lane = i as $number;
+                }
+                lanes
+            }
+            #[inline(always)]
+            unsafe fn load_at(self, from: *const $number) -> Self::F {
+                // SAFETY: the caller's promise; an array has no more alignment than its numbers.
+                unsafe { from.cast::<Self::F>().read() }
+            }
+            #[inline(always)]
+            fn load_f16(self, from: &[u16]) -> Self::F {
+                let mut lanes = [0.0; LANES];
+                for (lane, from) in lanes.iter_mut().zip(&from[..LANES]) {
+                    *lane = $number::from(half::f16::from_bits(*from).to_f32());
+                }
+                lanes
+            }
+            #[inline(always)]
+            fn load_bf16(self, from: &[u16]) -> Self::F {
+                let mut lanes = [0.0; LANES];
+                for (lane, from) in lanes.iter_mut().zip(&from[..LANES]) {
+                    *lane = $number::from(f32::from_bits(u32::from(*from) << 16));
+                }
+                lanes
+            }
+            #[inline(always)]
+            fn store(self, x: Self::F, to: &mut [$number]) {
+                to[..LANES].copy_from_slice(&x);
+            }
+            #[inline(always)]
+            fn transpose(
+                self,
+                from: &[$number],
+                from_stride: usize,
+                to: &mut [$number],
+                to_stride: usize,
+            ) {
+                for i in 0..LANES {
+                    for j in 0..LANES {
+                        to[j * to_stride + i] = from[i * from_stride + j];
+                    }
+                }
+            }
+            #[inline(always)]
+            fn add(self, mut a: Self::F, b: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    a[i] += b[i];
+                }
+                a
+            }
+            #[inline(always)]
+            fn sub(self, mut a: Self::F, b: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    a[i] -= b[i];
+                }
+                a
+            }
+            #[inline(always)]
+            fn mul(self, mut a: Self::F, b: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    a[i] *= b[i];
+                }
+                a
+            }
+            #[inline(always)]
+            fn div(self, mut a: Self::F, b: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    a[i] /= b[i];
+                }
+                a
+            }
+            #[inline(always)]
+            fn mul_add(self, mut a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    a[i] = if FMA { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] };
+                }
+                a
+            }
+            #[inline(always)]
+            fn mul_add_once(self, mut a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    a[i] = (f64::from(a[i]) * f64::from(b[i]) + f64::from(c[i])) as $number;
+                }
+                a
+            }
+            #[inline(always)]
+            fn max(self, mut a: Self::F, b: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    a[i] = if a[i] > b[i] { a[i] } else { b[i] };
+                }
+                a
+            }
+            #[inline(always)]
+            fn select_less(self, mut a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    a[i] = if a[i] < b[i] { yes[i] } else { no[i] };
+                }
+                a
+            }
+            #[inline(always)]
+            fn split(self, x: Self::F) -> (Self::F, Self::F) {
+                // Adding 1.5 · 2^mantissa leaves no room for a fraction; max lets NaN through.
+                let rounder = 1.5 * (1u64 << $mantissa) as $number;
+                let x = self.max(self.splat(-2.0 * ($bias + $mantissa) as $number), x);
+                let n = self.sub(self.add(x, self.splat(rounder)), self.splat(rounder));
+                (n, self.sub(x, n))
+            }
+            #[inline(always)]
+            fn mul_pow2(self, mut x: Self::F, n: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    // Two halves, because 2ⁿ itself may be too small for a number while the product is not.
+                    let n = (n[i] as $int).max(2 * (1 - $bias));
+                    let half = n >> 1;
+                    let power = |n: $int| $number::from_bits(((n + $bias) as $bits) << $mantissa);
+                    x[i] = x[i] * power(half) * power(n - half);
+                }
+                x
+            }
+            #[inline(always)]
+            fn sum(self, mut x: Self::F) -> $number {
+                let mut len = LANES;
+                while len > 1 {
+                    len /= 2;
+                    for i in 0..len {
+                        x[i] += x[i + len];
+                    }
+                }
+                x[0]
+            }
+        }
+    };
+}
+scalar!(f32, u32, i32, mantissa = 23, bias = 127);
+scalar!(f64, u64, i64, mantissa = 52, bias = 1023);

@@ -1,0 +1,321 @@
+//! The fused path for few queries and many keys, which is bound by reading k and v: both are read once per
+//! key head for all its query heads, and the keys are cut into chunks that threads share out.
+//!
+//! Dims lie in the vector lanes for q·k, keys for the exponentials, dims again for the values. Chunks are cut
+//! at multiples of [`CHUNK`] whatever the number of threads, and merged in order:
+//!
+//! ```text
+//! m = max mᵢ,  l = Σ lᵢ·exp(mᵢ − m),  o = Σ oᵢ·exp(mᵢ − m),  out = o / l
+//! ```
+
+use std::ops::Range;
+
+use super::{
+    Problem,
+    pack::{Rows, Source},
+    score::{Running, Seen, Terms},
+    workspace::Workspace,
+};
+use crate::{
+    Element,
+    isa::{COLUMNS, Grid, Kernel, Number, Simd, dots, product},
+    softmax::exp2,
+};
+
+/// Keys per chunk: what one thread reads at a time.
+pub(super) const CHUNK: usize = 512;
+/// Keys per block within a chunk: k and v of a block stay in the second cache between their uses.
+const KEYS: usize = 64;
+/// Keys, and queries, of a tile of dot products.
+const TILE: usize = 4;
+
+/// One chunk of the keys of one key head, and all queries of a sequence in its query heads.
+pub(super) struct Chunk<'a, 'p, T: Element> {
+    pub(super) problem: &'a Problem<'p, T>,
+    pub(super) batch: usize,
+    pub(super) key_head: usize,
+    pub(super) queries: Range<usize>,
+    /// Those that some query sees.
+    pub(super) keys: Range<usize>,
+    /// See [`Layout`].
+    pub(super) partial: &'a mut [T::Number],
+    pub(super) workspace: &'a mut Workspace<T::Number>,
+}
+
+/// A partial result: per row the weighted values `[padded]`, the maximum and the sum.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    /// value_dim, padded to whole slabs.
+    padded: usize,
+}
+
+impl Layout {
+    pub(super) fn new(value_dim: usize, lanes: usize) -> Self {
+        Self { padded: value_dim.next_multiple_of(COLUMNS * lanes) }
+    }
+
+    pub(super) fn row(self) -> usize {
+        self.padded + 2
+    }
+}
+
+impl<T: Element> Kernel<T::Number> for Chunk<'_, '_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd<N = T::Number>>(self, simd: S) {
+        let Self { problem, batch, key_head, queries, keys, partial, workspace } = self;
+        let layout = Layout::new(problem.value_dim, S::LANES);
+        let rows = problem.group * queries.len();
+        let dim = problem.dim.next_multiple_of(S::LANES);
+        // Row r is query r / group of the query head r % group: rows of one query see the same keys.
+        let row_at = |r: usize| (key_head * problem.group + r % problem.group, queries.start + r / problem.group);
+
+        let q = workspace.q.get(rows * dim);
+        for (r, q) in q.chunks_exact_mut(dim).enumerate() {
+            let (head, query) = row_at(r);
+            let vector = problem.q.vector(batch, head, query);
+            let padding = std::iter::repeat(T::Number::default());
+            for (q, value) in q.iter_mut().zip(vector.iter().map(T::to_number).chain(padding)) {
+                *q = value;
+            }
+        }
+        let lowest = T::Number::from_f64(f64::NEG_INFINITY);
+        for partial in partial.chunks_exact_mut(layout.row()) {
+            partial.fill(T::Number::default());
+            partial[layout.padded] = lowest;
+        }
+        let k_source = Source::new(problem.k, batch, key_head, dim);
+        let v_source = Source::new(problem.v, batch, key_head, layout.padded);
+
+        for start in keys.clone().step_by(KEYS) {
+            let block = start..keys.end.min(start + KEYS);
+            let len = block.len();
+            let next = |at: usize| (block.end + at).min(keys.end);
+            let k = k_source.block(simd, block.clone(), &mut workspace.k);
+            let p = workspace.p.get(rows * KEYS);
+            p.fill(lowest);
+            for at in (0..len).step_by(TILE) {
+                k_source.prefetch(simd, next(at)..next(at + TILE));
+                v_source.prefetch(simd, next(at)..next(at + TILE));
+                multiply(simd, k.skip(at), (len - at).min(TILE), q, dim, &mut p[at..]);
+            }
+            let v = v_source.block(simd, block.clone(), &mut workspace.v);
+            for (r, (p, partial)) in
+                p.chunks_exact_mut(KEYS).zip(partial.chunks_exact_mut(layout.row())).enumerate()
+            {
+                let (head, query) = row_at(r);
+                let row = Row { problem, batch, head, query };
+                row.weigh(simd, p, block.clone(), partial, layout);
+            }
+            let mut r = 0;
+            while rows - r >= TILE {
+                mix::<S, TILE>(simd, &p[r * KEYS..], len, v, &mut partial[r * layout.row()..], layout);
+                r += TILE;
+            }
+            while r < rows {
+                mix::<S, 1>(simd, &p[r * KEYS..], len, v, &mut partial[r * layout.row()..], layout);
+                r += 1;
+            }
+        }
+    }
+}
+
+/// q·k of up to [`TILE`] keys for all rows of q: `p[r · KEYS + key]`.
+#[inline(always)]
+fn multiply<S: Simd>(simd: S, k: Rows<S::N>, count: usize, q: &[S::N], dim: usize, p: &mut [S::N]) {
+    let rows = q.len() / dim;
+    let vectors = dim / S::LANES;
+    let mut r = 0;
+    if count == TILE {
+        while rows - r >= TILE {
+            let sums = dots::<S, TILE, TILE>(simd, [k.values, &q[r * dim..]], [k.stride, dim], vectors);
+            for (key, sums) in sums.into_iter().enumerate() {
+                for (i, sum) in sums.into_iter().enumerate() {
+                    p[(r + i) * KEYS + key] = simd.sum(sum);
+                }
+            }
+            r += TILE;
+        }
+        while r < rows {
+            let sums = dots::<S, TILE, 1>(simd, [k.values, &q[r * dim..]], [k.stride, dim], vectors);
+            for (key, [sum]) in sums.into_iter().enumerate() {
+                p[r * KEYS + key] = simd.sum(sum);
+            }
+            r += 1;
+        }
+        return;
+    }
+    for key in 0..count {
+        for r in 0..rows {
+            let [[sum]] = dots::<S, 1, 1>(simd, [k.skip(key).values, &q[r * dim..]], [dim, dim], vectors);
+            p[r * KEYS + key] = simd.sum(sum);
+        }
+    }
+}
+
+/// One query of one head.
+struct Row<'a, 'p, T: Element> {
+    problem: &'a Problem<'p, T>,
+    batch: usize,
+    head: usize,
+    query: usize,
+}
+
+impl<T: Element> Row<'_, '_, T> {
+    /// Turns the raw scores `p [KEYS]` of a block into exp(score − max), −∞ past its end, and takes it into the
+    /// partial result.
+    #[inline(always)]
+    fn weigh<S: Simd<N = T::Number>>(
+        &self,
+        simd: S,
+        p: &mut [T::Number],
+        block: Range<usize>,
+        partial: &mut [T::Number],
+        layout: Layout,
+    ) {
+        let p = &mut p[..block.len().next_multiple_of(S::LANES)];
+        let mut terms = Terms::new(self.problem, self.head);
+        let seen = self.problem.visibility.keys(self.batch, self.query);
+        let raw = terms.plain && seen.start <= block.start && block.end <= seen.end;
+        if !raw {
+            self.finish(simd, p, &block, seen, &mut terms);
+        }
+        let mut max = simd.constant(f64::NEG_INFINITY);
+        for p in p.chunks_exact(S::LANES) {
+            max = simd.max(max, simd.load(p));
+        }
+        let mut lanes = [T::Number::default(); 16];
+        simd.store(max, &mut lanes);
+        let lanes = &lanes[..S::LANES];
+        let largest = lanes[1..].iter().fold(lanes[0], |max, &x| if x > max { x } else { max });
+        let unit = simd.splat(terms.unit(raw));
+        let (o, running) = partial.split_at_mut(layout.padded);
+        let mut row = Running { max: simd.splat(running[0]), sum: simd.splat(running[1]) };
+        let (base, shrink) = row.raise(simd, simd.mul(simd.splat(largest), unit));
+        let base = simd.sub(simd.constant(0.0), base);
+        let mut sum = simd.constant(0.0);
+        for p in p.chunks_exact_mut(S::LANES) {
+            let e = exp2(simd, simd.mul_add(simd.load(p), unit, base));
+            sum = simd.add(sum, e);
+            simd.store(e, p);
+        }
+        let total = simd.add(row.sum, simd.splat(simd.sum(sum)));
+        let mut lanes = [T::Number::default(); 16];
+        simd.store(row.max, &mut lanes);
+        running[0] = lanes[0];
+        simd.store(total, &mut lanes);
+        running[1] = lanes[0];
+        for o in o.chunks_exact_mut(S::LANES) {
+            simd.store(simd.mul(simd.load(o), shrink), o);
+        }
+    }
+
+    /// From raw scores to those of the equation.
+    #[inline(always)]
+    fn finish<S: Simd<N = T::Number>>(
+        &self,
+        simd: S,
+        p: &mut [T::Number],
+        block: &Range<usize>,
+        seen: Range<usize>,
+        terms: &mut Terms<T::Number>,
+    ) {
+        let mask = self.problem.mask();
+        let distance = self.problem.visibility.position(self.query).saturating_sub(block.start as i64);
+        let clamp = |key: usize| key.saturating_sub(block.start).min(block.len());
+        let (start, end) = (clamp(seen.start), clamp(seen.end));
+        let mut bias = [T::Number::default(); KEYS];
+        if let Some(mask) = mask {
+            bias.fill(T::Number::from_f64(f64::NEG_INFINITY));
+            for (key, bias) in bias.iter_mut().enumerate().take(end).skip(start) {
+                if let Some(value) = mask.bias(self.batch, self.head, self.query, block.start + key) {
+                    *bias = T::Number::from_f64(value);
+                }
+            }
+        }
+        for (n, p) in p.chunks_exact_mut(S::LANES).enumerate() {
+            let key = simd.add(simd.lanes(), simd.constant((n * S::LANES) as f64));
+            let seen = Seen { key, start: simd.constant(start as f64), end: simd.constant(end as f64) };
+            let distance = || simd.sub(simd.constant(distance as f64), key);
+            let bias = mask.map(|_| simd.load(&bias[n * S::LANES..]));
+            let s = terms.finish(simd, simd.load(p), distance, bias, Some(seen));
+            simd.store(s, p);
+        }
+    }
+}
+
+/// o + p·v for `ROWS` rows: `p [ROWS, KEYS]`, `v [keys, padded]`.
+#[inline(always)]
+fn mix<S: Simd, const ROWS: usize>(
+    simd: S,
+    p: &[S::N],
+    keys: usize,
+    v: Rows<S::N>,
+    partial: &mut [S::N],
+    layout: Layout,
+) {
+    let grid = Grid { values: p, row: KEYS, step: 1 };
+    for d in (0..layout.padded).step_by(COLUMNS * S::LANES) {
+        let sums = product::<S, ROWS>(simd, grid, &v.values[d..], v.stride, keys);
+        for r in 0..ROWS {
+            for c in 0..COLUMNS {
+                let o = &mut partial[r * layout.row() + d + c * S::LANES..][..S::LANES];
+                simd.store(simd.add(simd.load(o), sums[r][c]), o);
+            }
+        }
+    }
+}
+
+/// One row of the output from its partial results.
+pub(super) struct Merge<'a, T: Element> {
+    /// Partial results of the chunks in order.
+    pub(super) partials: &'a [T::Number],
+    /// From one chunk to the next.
+    pub(super) stride: usize,
+    pub(super) value_dim: usize,
+    pub(super) sink: Option<f32>,
+    /// `[value_dim]`
+    pub(super) out: &'a mut [T],
+    pub(super) workspace: &'a mut Workspace<T::Number>,
+}
+
+impl<T: Element> Kernel<T::Number> for Merge<'_, T> {
+    /// Whether the row has a weight and finite numbers alone.
+    type Out = bool;
+
+    #[inline(always)]
+    fn run<S: Simd<N = T::Number>>(self, simd: S) -> bool {
+        let Self { partials, stride, value_dim, sink, out, workspace } = self;
+        let layout = Layout::new(value_dim, S::LANES);
+        let zero = simd.constant(0.0);
+        let sink = sink.map(|sink| T::Number::from_f64(f64::from(sink) * std::f64::consts::LOG2_E));
+        let lowest = T::Number::from_f64(f64::NEG_INFINITY);
+        let chunks = || partials.chunks(stride).map(|chunk| chunk[..layout.row()].split_at(layout.padded));
+        let larger = |max, x| if x > max { x } else { max };
+        let max = chunks().map(|(_, running)| running[0]).fold(lowest, larger);
+        let top = simd.splat(sink.into_iter().fold(max, larger));
+        let o = workspace.o.get(layout.padded);
+        o.fill(T::Number::default());
+        let mut sum = sink.map_or(zero, |sink| exp2(simd, simd.sub(simd.splat(sink), top)));
+        for (part, running) in chunks() {
+            let shrink = exp2(simd, simd.sub(simd.splat(running[0]), top));
+            sum = simd.mul_add(simd.splat(running[1]), shrink, sum);
+            for (o, part) in o.chunks_exact_mut(S::LANES).zip(part.chunks_exact(S::LANES)) {
+                simd.store(simd.mul_add(simd.load(part), shrink, simd.load(o)), o);
+            }
+        }
+        let share = simd.div(simd.constant(1.0), sum);
+        let mut check = zero;
+        for o in o.chunks_exact_mut(S::LANES) {
+            let x = simd.mul(simd.load(o), share);
+            // 0 · NaN and 0 · ∞ are NaN, and stay.
+            check = simd.mul_add(x, zero, check);
+            simd.store(x, o);
+        }
+        for (out, o) in out.iter_mut().zip(&*o) {
+            *out = T::from_number(*o);
+        }
+        max > lowest && simd.sum(check) == T::Number::default()
+    }
+}

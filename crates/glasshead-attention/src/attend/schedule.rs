@@ -1,0 +1,157 @@
+//! From a problem to independent pieces of work, and who does them.
+//!
+//! A sequence of many queries becomes panels, one of few becomes chunks of keys and a merge. How it is cut
+//! follows from the shapes alone, so that the same input gives the same bits for any number of threads, and
+//! for an element alone or in a batch.
+
+use std::ops::Range;
+
+use super::{
+    Problem,
+    decode::{CHUNK, Chunk, Layout, Merge},
+    prefill::{Panel, TILES},
+    rowwise, workspace,
+};
+use crate::{
+    Element,
+    isa::{COLUMNS, InstructionSet, Number},
+    threads,
+};
+
+/// Sequences of fewer queries than this are decoded: half of a tile's lanes would be idle.
+const FEW_QUERIES: usize = 16;
+/// Below so many multiply-adds (some ten microseconds), waking a thread costs more than it gives.
+const WORTH_A_THREAD: usize = 1 << 20;
+
+/// A piece of work.
+enum Task<'a, T: Element> {
+    /// Queries from `first` on of one head, and their output.
+    Panel { batch: usize, head: usize, first: usize, out: &'a mut [T] },
+    /// A chunk of keys for all queries of a sequence.
+    Chunk { batch: usize, key_head: usize, queries: Range<usize>, keys: Range<usize>, partial: &'a mut [T::Number] },
+}
+
+/// A sequence of few queries in one batch element.
+struct Decoded {
+    batch: usize,
+    queries: Range<usize>,
+    /// What some query sees.
+    keys: Range<usize>,
+    /// Where the partial results of its first key head start.
+    start: usize,
+    /// Values of one chunk's partial result.
+    unit: usize,
+}
+
+impl Decoded {
+    /// The chunks of keys, cut at multiples of [`CHUNK`]. At least one, so that there is something to merge.
+    fn chunks(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
+        let Range { start, end } = self.keys;
+        let first = start / CHUNK;
+        let last = end.div_ceil(CHUNK).max(first + 1);
+        (first..last).map(move |at| start.max(at * CHUNK)..end.min((at + 1) * CHUNK))
+    }
+}
+
+/// Computes `out [batch, heads, queries, value_dim]`.
+pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &mut [T]) {
+    if out.is_empty() {
+        return;
+    }
+    let lanes = T::Number::lanes(isa);
+    let layout = Layout::new(problem.value_dim, lanes);
+    let mut decoded = Vec::new();
+    let mut partials_len = 0;
+    for batch in 0..problem.batch {
+        for queries in problem.visibility.sequences().filter(|queries| few(queries)) {
+            let seen = queries.clone().map(|query| problem.visibility.keys(batch, query));
+            let seen = seen.filter(|keys| !keys.is_empty());
+            let keys = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
+            let unit = problem.group * queries.len() * layout.row();
+            let this = Decoded { batch, queries, keys, start: partials_len, unit };
+            partials_len += problem.heads / problem.group * this.chunks().len() * unit;
+            decoded.push(this);
+        }
+    }
+    let mut partials = workspace::take_partials::<T::Number>();
+    if partials.len() < partials_len {
+        partials.resize(partials_len, T::Number::default());
+    }
+
+    let (mut tasks, mut rows) = (Vec::new(), Vec::new());
+    let mut rest = &mut partials[..partials_len];
+    for sequence in &decoded {
+        for key_head in 0..problem.heads / problem.group {
+            for keys in sequence.chunks() {
+                let partial;
+                (partial, rest) = rest.split_at_mut(sequence.unit);
+                let (batch, queries) = (sequence.batch, sequence.queries.clone());
+                tasks.push(Task::Chunk { batch, key_head, queries, keys, partial });
+            }
+        }
+    }
+    let panel_len = TILES * COLUMNS * lanes;
+    let mut decodes = decoded.iter();
+    let per_batch = decoded.len() / problem.batch;
+    for (n, mut out) in out.chunks_mut(problem.queries * problem.value_dim).enumerate() {
+        let (batch, head) = (n / problem.heads, n % problem.heads);
+        if head == 0 {
+            decodes = decoded[batch * per_batch..].iter();
+        }
+        let mut decodes = decodes.clone();
+        for queries in problem.visibility.sequences() {
+            let part;
+            (part, out) = out.split_at_mut(queries.len() * problem.value_dim);
+            if few(&queries) {
+                if let Some(sequence) = decodes.next() {
+                    rows.extend(part.chunks_mut(problem.value_dim).enumerate().map(|(i, out)| (sequence, head, i, out)));
+                }
+                continue;
+            }
+            for (at, out) in part.chunks_mut(panel_len * problem.value_dim).enumerate() {
+                tasks.push(Task::Panel { batch, head, first: queries.start + at * panel_len, out });
+            }
+        }
+    }
+
+    let spread = problem.multiply_adds() > WORTH_A_THREAD;
+    threads::for_each(&mut tasks, spread, |task| {
+        workspace::with(|workspace| match task {
+            Task::Panel { batch, head, first, out } => {
+                let (batch, head, first) = (*batch, *head, *first);
+                T::Number::dispatch(isa, Panel { problem, batch, head, first, out, workspace });
+            }
+            Task::Chunk { batch, key_head, queries, keys, partial } => {
+                let (batch, key_head, queries, keys) = (*batch, *key_head, queries.clone(), keys.clone());
+                T::Number::dispatch(isa, Chunk { problem, batch, key_head, queries, keys, partial, workspace });
+            }
+        });
+    });
+    drop(tasks);
+
+    let partials_of = |sequence: &Decoded, head: usize, i: usize| {
+        let chunks = sequence.chunks().len();
+        let start = sequence.start + head / problem.group * chunks * sequence.unit;
+        let row = i * problem.group + head % problem.group;
+        let end = start + chunks * sequence.unit;
+        &partials[start + row * layout.row()..end]
+    };
+    threads::for_each(&mut rows, spread && partials_len > WORTH_A_THREAD, |(sequence, head, i, out)| {
+        let partials = partials_of(sequence, *head, *i);
+        workspace::with(|workspace| {
+            let sink = problem.sinks.map(|sinks| sinks[*head]);
+            let (stride, value_dim) = (sequence.unit, problem.value_dim);
+            let merge = Merge { partials, stride, value_dim, sink, out: &mut **out, workspace: &mut *workspace };
+            if !T::Number::dispatch(isa, merge) {
+                let query = sequence.queries.start + *i;
+                rowwise::one(problem, sequence.batch, *head, query, &mut workspace.row, out);
+            }
+        });
+    });
+    drop(rows);
+    workspace::give_partials(partials);
+}
+
+fn few(queries: &Range<usize>) -> bool {
+    queries.len() < FEW_QUERIES
+}

@@ -1,0 +1,108 @@
+//! From q·k to the score and its weight: what both fused paths share.
+
+use crate::{
+    Element,
+    attend::Problem,
+    isa::{Number, Simd},
+    softmax::tanh,
+};
+
+/// The options of one head that change scores.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<N> {
+    scale: N,
+    softcap: N,
+    slope: N,
+    /// Nothing but a positive scale: scores can stay unscaled until the exponential.
+    pub(super) plain: bool,
+}
+
+impl<N: Number> Terms<N> {
+    pub(super) fn new<T: Element>(problem: &Problem<T>, head: usize) -> Self {
+        let slope = f64::from(problem.slope(head));
+        Self {
+            scale: N::from_f64(problem.scale),
+            softcap: N::from_f64(problem.softcap),
+            slope: N::from_f64(slope),
+            plain: problem.softcap == 0.0
+                && slope == 0.0
+                && problem.mask().is_none()
+                && N::from_f64(problem.scale) > N::default(),
+        }
+    }
+
+    /// What a score is multiplied with to be an exponent of 2: of a raw one, or of one that [`Terms::finish`]
+    /// has made.
+    #[inline(always)]
+    pub(super) fn unit(&self, raw: bool) -> N {
+        N::from_f64(std::f64::consts::LOG2_E * if raw { self.scale.to_f64() } else { 1.0 })
+    }
+
+    /// The score of raw q·k: softcap(s · scale) − slope · |distance| + bias, −∞ where hidden.
+    #[inline(always)]
+    pub(super) fn finish<S: Simd<N = N>>(
+        &self,
+        simd: S,
+        s: S::F,
+        distance: impl Fn() -> S::F,
+        bias: Option<S::F>,
+        seen: Option<Seen<S::F>>,
+    ) -> S::F {
+        let hidden = simd.constant(f64::NEG_INFINITY);
+        let zero = N::default();
+        let mut s = simd.mul(s, simd.splat(self.scale));
+        if self.softcap > zero {
+            let cap = simd.splat(self.softcap);
+            s = simd.mul(cap, tanh(simd, simd.div(s, cap)));
+        }
+        if self.slope != zero {
+            let distance = distance();
+            let distance = simd.max(distance, simd.sub(simd.splat(zero), distance));
+            s = simd.sub(s, simd.mul(distance, simd.splat(self.slope)));
+        }
+        if let Some(bias) = bias {
+            // Only −∞ is below the lowest finite number; NaN is not, and stays.
+            s = simd.select_less(bias, simd.constant(f64::from(f32::MIN)), hidden, simd.add(s, bias));
+        }
+        if let Some(Seen { key, start, end }) = seen {
+            s = simd.select_less(key, start, hidden, s);
+            s = simd.select_less(key, end, s, hidden);
+        }
+        s
+    }
+}
+
+/// Keys and the range that is visible, counted from the same one.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<F> {
+    pub(super) key: F,
+    pub(super) start: F,
+    pub(super) end: F,
+}
+
+/// What rows carry from block to block: the largest exponent of 2 so far, and the sum of the powers.
+#[derive(Clone, Copy)]
+pub(super) struct Running<F> {
+    pub(super) max: F,
+    pub(super) sum: F,
+}
+
+impl<F: Copy> Running<F> {
+    pub(super) fn new<S: Simd<F = F>>(simd: S) -> Self {
+        Self { max: simd.constant(f64::NEG_INFINITY), sum: simd.constant(0.0) }
+    }
+
+    /// Takes in a block whose largest exponent is `max`: what exponents are counted from from now on, and what
+    /// everything before the block shrinks by.
+    #[inline(always)]
+    pub(super) fn raise<S: Simd<F = F>>(&mut self, simd: S, max: F) -> (F, F) {
+        let lowest = simd.constant(f64::NEG_INFINITY);
+        let new = simd.max(self.max, max);
+        // While nothing is visible the maximum is −∞, and −∞ − −∞ would be NaN.
+        let base = simd.select_less(lowest, new, new, simd.constant(0.0));
+        let shrink = crate::softmax::exp2(simd, simd.sub(self.max, base));
+        self.max = new;
+        self.sum = simd.mul(self.sum, shrink);
+        (base, shrink)
+    }
+}

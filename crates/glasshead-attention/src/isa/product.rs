@@ -1,0 +1,125 @@
+//! The register tiles: sums over many steps that never leave the registers. Bounds are checked once per
+//! tile; inside, pointers go where the check has proved that numbers are.
+
+use super::Simd;
+
+/// Vectors side by side in a register tile.
+pub(crate) const COLUMNS: usize = 2;
+
+/// Numbers on a grid: `values[r · row + t · step]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid<'a, N> {
+    pub(crate) values: &'a [N],
+    pub(crate) row: usize,
+    pub(crate) step: usize,
+}
+
+/// How many steps run between two looks at the counter: fewer would leave the ends of loops to be guessed
+/// wrongly, more would not fit the cache of decoded instructions.
+const UNROLL: usize = 4;
+
+/// `sums[r][c] = Σ_t a[r, t] · b[t · b_step + c · LANES ..]` over `depth` steps, for `ROWS` rows of the grid.
+///
+/// # Panics
+/// When a step lies outside its slice.
+#[inline(always)]
+pub(crate) fn product<S: Simd, const ROWS: usize>(
+    simd: S,
+    a: Grid<S::N>,
+    b: &[S::N],
+    b_step: usize,
+    depth: usize,
+) -> [[S::F; COLUMNS]; ROWS] {
+    let mut sums = [[simd.constant(0.0); COLUMNS]; ROWS];
+    if depth == 0 {
+        return sums;
+    }
+    let last = |row: usize, step: usize| {
+        (ROWS - 1).saturating_mul(row).saturating_add((depth - 1).saturating_mul(step))
+    };
+    assert!(last(a.row, a.step) < a.values.len(), "the grid lies in its slice");
+    let end = (depth - 1).saturating_mul(b_step).saturating_add(COLUMNS * S::LANES);
+    assert!(end <= b.len(), "the steps lie in their slice");
+    let (row, step) = (a.row, a.step);
+    let (mut a, mut b) = (a.values.as_ptr(), b.as_ptr());
+    // SAFETY: both asserts above; in each of the `depth` steps the last row and the last vector are the
+    // farthest reads. `wrapping_add` because the pointers end one step past the last.
+    unsafe {
+        let mut left = depth;
+        while left >= UNROLL {
+            for u in 0..UNROLL {
+                step_of::<S, ROWS>(simd, a.add(u * step), row, b.add(u * b_step), &mut sums);
+            }
+            a = a.wrapping_add(UNROLL * step);
+            b = b.wrapping_add(UNROLL * b_step);
+            left -= UNROLL;
+        }
+        while left > 0 {
+            step_of::<S, ROWS>(simd, a, row, b, &mut sums);
+            a = a.wrapping_add(step);
+            b = b.wrapping_add(b_step);
+            left -= 1;
+        }
+    }
+    sums
+}
+
+/// One step of [`product`].
+///
+/// # Safety
+/// `ROWS` numbers, `row` apart, are readable at `a`, and `COLUMNS` vectors at `b`.
+#[inline(always)]
+unsafe fn step_of<S: Simd, const ROWS: usize>(
+    simd: S,
+    a: *const S::N,
+    row: usize,
+    b: *const S::N,
+    sums: &mut [[S::F; COLUMNS]; ROWS],
+) {
+    let mut columns = [simd.constant(0.0); COLUMNS];
+    for (c, column) in columns.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *column = unsafe { simd.load_at(b.add(c * S::LANES)) };
+    }
+    for (r, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        let x = simd.splat(unsafe { *a.add(r * row) });
+        for (sum, column) in sums.iter_mut().zip(columns) {
+            *sum = simd.mul_add(x, column, *sum);
+        }
+    }
+}
+
+/// `sums[r][c]`, to be added up over its lanes: a[r] · b[c] over `vectors` vectors, where row r of a starts
+/// at `r · a_row` and row c of b at `c · b_row`.
+///
+/// # Panics
+/// When a row lies outside its slice.
+#[inline(always)]
+pub(crate) fn dots<S: Simd, const A: usize, const B: usize>(
+    simd: S,
+    [a, b]: [&[S::N]; 2],
+    [a_row, b_row]: [usize; 2],
+    vectors: usize,
+) -> [[S::F; B]; A] {
+    let mut sums = [[simd.constant(0.0); B]; A];
+    let len = vectors * S::LANES;
+    assert!((A - 1).saturating_mul(a_row).saturating_add(len) <= a.len(), "the rows lie in their slice");
+    assert!((B - 1).saturating_mul(b_row).saturating_add(len) <= b.len(), "the rows lie in their slice");
+    let (a, b) = (a.as_ptr(), b.as_ptr());
+    for at in (0..len).step_by(S::LANES) {
+        let mut columns = [simd.constant(0.0); B];
+        for (c, column) in columns.iter_mut().enumerate() {
+            // SAFETY: the assert on b above, at + LANES ≤ len.
+            *column = unsafe { simd.load_at(b.add(c * b_row + at)) };
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the assert on a above, at + LANES ≤ len.
+            let x = unsafe { simd.load_at(a.add(r * a_row + at)) };
+            for (sum, column) in sums.iter_mut().zip(columns) {
+                *sum = simd.mul_add(x, column, *sum);
+            }
+        }
+    }
+    sums
+}
