@@ -18,6 +18,10 @@ mod sealed {
         fn as_numbers(_: &[Self]) -> Option<&[Self::Number]> {
             None
         }
+        /// As [`Sealed::as_numbers`].
+        fn as_numbers_mut(_: &mut [Self]) -> Option<&mut [Self::Number]> {
+            None
+        }
         /// The first values, widened, as many as a vector holds.
         fn load<S: Simd<N = Self::Number>>(simd: S, values: &[Self]) -> S::F;
     }
@@ -61,6 +65,10 @@ macro_rules! element {
             }
             #[inline(always)]
             fn as_numbers(values: &[Self]) -> Option<&[$type]> {
+                Some(values)
+            }
+            #[inline(always)]
+            fn as_numbers_mut(values: &mut [Self]) -> Option<&mut [$type]> {
                 Some(values)
             }
             #[inline(always)]

@@ -175,11 +175,11 @@ impl<T: Element> Row<'_, '_, T> {
         layout: Layout,
     ) {
         let p = &mut p[..block.len().next_multiple_of(S::LANES)];
-        let mut terms = Terms::new(self.problem, self.head);
+        let terms = Terms::new(self.problem, self.head);
         let seen = self.problem.visibility.keys(self.batch, self.query);
-        let raw = terms.plain && seen.start <= block.start && block.end <= seen.end;
-        if !raw {
-            self.finish(simd, p, &block, seen, &mut terms);
+        let raw = terms.plain;
+        if !raw || seen.start > block.start || block.end > seen.end {
+            self.finish(simd, p, &block, seen, &terms, raw);
         }
         let mut max = simd.constant(f64::NEG_INFINITY);
         for p in p.chunks_exact(S::LANES) {
@@ -211,7 +211,7 @@ impl<T: Element> Row<'_, '_, T> {
         }
     }
 
-    /// From raw scores to those of the equation.
+    /// From raw scores to those of the equation, or with some hidden and the rest left `raw`.
     #[inline(always)]
     fn finish<S: Simd<N = T::Number>>(
         &self,
@@ -219,7 +219,8 @@ impl<T: Element> Row<'_, '_, T> {
         p: &mut [T::Number],
         block: &Range<usize>,
         seen: Range<usize>,
-        terms: &mut Terms<T::Number>,
+        terms: &Terms<T::Number>,
+        raw: bool,
     ) {
         let mask = self.problem.mask();
         let distance = self.problem.visibility.position(self.query).saturating_sub(block.start as i64);
@@ -239,8 +240,11 @@ impl<T: Element> Row<'_, '_, T> {
             let seen = Seen { key, start: simd.constant(start as f64), end: simd.constant(end as f64) };
             let distance = || simd.sub(simd.constant(distance as f64), key);
             let bias = mask.map(|_| simd.load(&bias[n * S::LANES..]));
-            let s = terms.finish(simd, simd.load(p), distance, bias, Some(seen));
-            simd.store(s, p);
+            let mut s = simd.load(p);
+            if !raw {
+                s = terms.finish(simd, s, distance, bias);
+            }
+            simd.store(seen.hide(simd, s), p);
         }
     }
 }

@@ -113,6 +113,9 @@ pub(super) fn pack_queries<S: Simd<N = T::Number>, T: Element>(
                 d += S::LANES;
             }
         }
+        if d == dim {
+            continue;
+        }
         for lane in block..block + S::LANES {
             let vector = queries.vector(batch, head, start + lane.min(count - 1));
             for (to, value) in to.chunks_exact_mut(width).zip(vector.iter()).skip(d) {
@@ -160,13 +163,18 @@ pub(super) fn unpack<S: Simd<N = T::Number>, T: Element>(
         let lane = block * S::LANES;
         let mut d = 0;
         while d + S::LANES <= dim {
-            simd.transpose(&o[d * width + lane..], width, square, S::LANES);
+            let o = &o[d * width + lane..];
+            d += S::LANES;
+            if let Some(out) = T::as_numbers_mut(out).filter(|out| out.len() == S::LANES * dim) {
+                simd.transpose(o, width, &mut out[d - S::LANES..], dim);
+                continue;
+            }
+            simd.transpose(o, width, square, S::LANES);
             for (out, row) in out.chunks_exact_mut(dim).zip(square.chunks_exact(S::LANES)) {
-                for (out, x) in out[d..d + S::LANES].iter_mut().zip(row) {
+                for (out, x) in out[d - S::LANES..d].iter_mut().zip(row) {
                     *out = T::from_number(*x);
                 }
             }
-            d += S::LANES;
         }
         for (i, out) in out.chunks_exact_mut(dim).enumerate() {
             for (d, out) in out.iter_mut().enumerate().skip(d) {

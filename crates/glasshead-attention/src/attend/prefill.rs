@@ -20,6 +20,8 @@
 //! vouched for (NaN, or no key with a weight) is computed again by the reference: there a hidden NaN is
 //! never touched, while here 0 · NaN would leak it.
 
+use std::ops::Range;
+
 use super::{
     Problem,
     pack::{Source, pack_bias, pack_queries, unpack},
@@ -40,6 +42,9 @@ pub(super) const KEYS: usize = 128;
 /// Tiles per panel: how often a block of k and v is used once it is in the second cache.
 pub(super) const TILES: usize = 8;
 
+/// Bytes of k and v that the second cache holds from one panel to the next.
+const HELD: usize = 1 << 20;
+
 /// Up to [`TILES`] tiles of queries of one head.
 pub(super) struct Panel<'a, 'p, T: Element> {
     pub(super) problem: &'a Problem<'p, T>,
@@ -47,6 +52,8 @@ pub(super) struct Panel<'a, 'p, T: Element> {
     pub(super) head: usize,
     /// The first query.
     pub(super) first: usize,
+    /// The panel that is likely to come after this one on the same thread: batch element, head, first query.
+    pub(super) next: Option<[usize; 3]>,
     /// `[queries of the panel, value_dim]`
     pub(super) out: &'a mut [T],
     pub(super) workspace: &'a mut Workspace<T::Number>,
@@ -69,7 +76,7 @@ impl<T: Element> Kernel<T::Number> for Panel<'_, '_, T> {
 impl<T: Element> Panel<'_, '_, T> {
     #[inline(always)]
     fn attend<S: Simd<N = T::Number>, const ROWS: usize, const MOST: usize>(self, simd: S) {
-        let Self { problem, batch, head, first, out, workspace } = self;
+        let Self { problem, batch, head, first, next, out, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
         let count = out.len() / value_dim;
@@ -96,16 +103,24 @@ impl<T: Element> Panel<'_, '_, T> {
         let k_source = Source::new(problem.k, batch, head / problem.group, dim);
         let v_source = Source::new(problem.v, batch, head / problem.group, value_dim);
 
+        // What the second cache holds since the panel before needs no fetching.
+        let held = first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
+        let next = next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
         for start in (start..end).step_by(KEYS) {
             let block = start..end.min(start + KEYS);
             let k = k_source.block(simd, block.clone(), &mut workspace.k);
             let v = v_source.block(simd, block.clone(), &mut workspace.v);
 
+            let parts = tiles * (KEYS / ROWS);
+            let ahead = match next {
+                _ if block.end < end && held => Ahead::default(),
+                Some(panel) if block.end == end => Ahead::panel(problem, panel, count, parts),
+                _ => {
+                    let keys = block.end..end.min(block.end + KEYS);
+                    Ahead::new([(k_source, keys.clone()), (v_source, keys)], parts)
+                }
+            };
             for (tile, ranges) in ranges[..tiles].iter().enumerate() {
-                // A share of the next block, in time for the first tile that needs it.
-                let next = |at: usize| (block.end + at * KEYS / tiles).min(end);
-                k_source.prefetch(simd, next(tile)..next(tile + 1));
-                v_source.prefetch(simd, next(tile)..next(tile + 1));
                 let from = ranges.start.max(block.start);
                 let to = ranges.end.min(block.end);
                 if from >= to {
@@ -126,7 +141,9 @@ impl<T: Element> Panel<'_, '_, T> {
                         &*bias
                     }),
                 };
-                let shrink = scores.weigh::<S, ROWS>(simd, p, &mut running[tile]);
+                let shrink = scores.weigh::<S, ROWS>(simd, p, &mut running[tile], |key| {
+                    ahead.fetch(simd, tile * (KEYS / ROWS) + key / ROWS);
+                });
                 let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
                 mix::<S, ROWS, MOST>(simd, p, v.skip(from - block.start), shrink, o);
             }
@@ -140,6 +157,55 @@ impl<T: Element> Panel<'_, '_, T> {
                 if !vouched[lane] {
                     rowwise::one(problem, batch, head, query_at(tile, lane), &mut workspace.row, out);
                 }
+            }
+        }
+    }
+}
+
+/// Rows to fetch into the second cache while the processor multiplies: a part at a time, because it can wait
+/// for few lines at once.
+struct Ahead<'a, T: Element> {
+    rows: [Option<(Source<'a, T>, Range<usize>)>; 3],
+    /// Rows per part.
+    share: [usize; 3],
+}
+
+impl<T: Element> Default for Ahead<'_, T> {
+    fn default() -> Self {
+        Self { rows: [None, None, None], share: [0; 3] }
+    }
+}
+
+impl<'a, T: Element> Ahead<'a, T> {
+    fn new<const LEN: usize>(rows: [(Source<'a, T>, Range<usize>); LEN], parts: usize) -> Self {
+        let mut ahead = Self::default();
+        for (at, rows) in rows.into_iter().enumerate() {
+            ahead.share[at] = rows.1.len().div_ceil(parts);
+            ahead.rows[at] = Some(rows);
+        }
+        ahead
+    }
+
+    /// The queries of a panel and its first keys and values.
+    fn panel(problem: &Problem<'a, T>, [batch, head, first]: [usize; 3], count: usize, parts: usize) -> Self {
+        let key_head = head / problem.group;
+        let queries = first..problem.queries.min(first + count);
+        let start = problem.visibility.keys(batch, first).start;
+        let keys = start..problem.keys.min(start + KEYS);
+        let rows = [
+            (Source::new(problem.q, batch, head, problem.dim), queries),
+            (Source::new(problem.k, batch, key_head, problem.dim), keys.clone()),
+            (Source::new(problem.v, batch, key_head, problem.value_dim), keys),
+        ];
+        Self::new(rows, parts)
+    }
+
+    #[inline(always)]
+    fn fetch<S: Simd<N = T::Number>>(&self, simd: S, part: usize) {
+        for (rows, share) in self.rows.iter().zip(self.share) {
+            if let Some((source, rows)) = rows {
+                let start = rows.start + part * share;
+                source.prefetch(simd, start..rows.end.min(start + share));
             }
         }
     }

@@ -26,7 +26,7 @@ const WORTH_A_THREAD: usize = 1 << 20;
 /// A piece of work.
 enum Task<'a, T: Element> {
     /// Queries from `first` on of one head, and their output.
-    Panel { batch: usize, head: usize, first: usize, out: &'a mut [T] },
+    Panel { batch: usize, head: usize, first: usize, next: Option<[usize; 3]>, out: &'a mut [T] },
     /// A chunk of keys for all queries of a sequence.
     Chunk { batch: usize, key_head: usize, queries: Range<usize>, keys: Range<usize>, partial: &'a mut [T::Number] },
 }
@@ -109,17 +109,28 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
                 continue;
             }
             for (at, out) in part.chunks_mut(panel_len * problem.value_dim).enumerate() {
-                tasks.push(Task::Panel { batch, head, first: queries.start + at * panel_len, out });
+                let first = queries.start + at * panel_len;
+                tasks.push(Task::Panel { batch, head, first, next: None, out });
             }
+        }
+    }
+
+    for at in 1..tasks.len() {
+        let next = match &tasks[at] {
+            Task::Panel { batch, head, first, .. } => Some([*batch, *head, *first]),
+            Task::Chunk { .. } => None,
+        };
+        if let Task::Panel { next: place, .. } = &mut tasks[at - 1] {
+            *place = next;
         }
     }
 
     let spread = problem.multiply_adds() > WORTH_A_THREAD;
     threads::for_each(&mut tasks, spread, |task| {
         workspace::with(|workspace| match task {
-            Task::Panel { batch, head, first, out } => {
-                let (batch, head, first) = (*batch, *head, *first);
-                T::Number::dispatch(isa, Panel { problem, batch, head, first, out, workspace });
+            Task::Panel { batch, head, first, next, out } => {
+                let (batch, head, first, next) = (*batch, *head, *first, *next);
+                T::Number::dispatch(isa, Panel { problem, batch, head, first, next, out, workspace });
             }
             Task::Chunk { batch, key_head, queries, keys, partial } => {
                 let (batch, key_head, queries, keys) = (*batch, *key_head, queries.clone(), keys.clone());

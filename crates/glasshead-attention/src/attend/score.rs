@@ -38,7 +38,7 @@ impl<N: Number> Terms<N> {
         N::from_f64(std::f64::consts::LOG2_E * if raw { self.scale.to_f64() } else { 1.0 })
     }
 
-    /// The score of raw q·k: softcap(s · scale) − slope · |distance| + bias, −∞ where hidden.
+    /// The score of raw q·k: softcap(s · scale) − slope · |distance| + bias, −∞ where the bias hides the key.
     #[inline(always)]
     pub(super) fn finish<S: Simd<N = N>>(
         &self,
@@ -46,7 +46,6 @@ impl<N: Number> Terms<N> {
         s: S::F,
         distance: impl Fn() -> S::F,
         bias: Option<S::F>,
-        seen: Option<Seen<S::F>>,
     ) -> S::F {
         let hidden = simd.constant(f64::NEG_INFINITY);
         let zero = N::default();
@@ -64,10 +63,6 @@ impl<N: Number> Terms<N> {
             // Only −∞ is below the lowest finite number; NaN is not, and stays.
             s = simd.select_less(bias, simd.constant(f64::from(f32::MIN)), hidden, simd.add(s, bias));
         }
-        if let Some(Seen { key, start, end }) = seen {
-            s = simd.select_less(key, start, hidden, s);
-            s = simd.select_less(key, end, s, hidden);
-        }
         s
     }
 }
@@ -78,6 +73,16 @@ pub(super) struct Seen<F> {
     pub(super) key: F,
     pub(super) start: F,
     pub(super) end: F,
+}
+
+impl<F: Copy> Seen<F> {
+    /// The score, −∞ where the key is out of the range.
+    #[inline(always)]
+    pub(super) fn hide<S: Simd<F = F>>(self, simd: S, s: F) -> F {
+        let hidden = simd.constant(f64::NEG_INFINITY);
+        let s = simd.select_less(self.key, self.start, hidden, s);
+        simd.select_less(self.key, self.end, s, hidden)
+    }
 }
 
 /// What rows carry from block to block: the largest exponent of 2 so far, and the sum of the powers.

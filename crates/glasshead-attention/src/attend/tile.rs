@@ -25,19 +25,21 @@ pub(super) struct Scores<'a, N, F> {
 
 impl<N: Number, F: Copy> Scores<'_, N, F> {
     /// Fills `p [keys, queries]` with exp(score − max) and takes the block into the running maximum and sum.
-    /// Returns what everything before this block shrinks by.
+    /// Returns what everything before this block shrinks by. `ahead` is called with a key now and then.
     #[inline(always)]
     pub(super) fn weigh<S: Simd<N = N, F = F>, const ROWS: usize>(
         &self,
         simd: S,
         p: &mut [N],
         running: &mut [Running<F>; COLUMNS],
+        ahead: impl Fn(usize),
     ) -> [F; COLUMNS] {
         let width = COLUMNS * S::LANES;
         let keys = p.len() / width;
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
         let mut key = 0;
         while keys - key >= ROWS {
+            ahead(key);
             max = self.multiply::<S, ROWS>(simd, key, p, max);
             key += ROWS;
         }
@@ -49,9 +51,9 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
             max = self.multiply::<S, 1>(simd, key, p, max);
             key += 1;
         }
-        let raw = self.terms.plain && self.bounds.is_none();
-        if !raw {
-            max = self.finish(simd, p);
+        let raw = self.terms.plain;
+        if !raw || self.bounds.is_some() {
+            max = self.finish(simd, p, raw);
         }
         let unit = simd.splat(self.terms.unit(raw));
         let zero = simd.constant(0.0);
@@ -99,9 +101,9 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
         max
     }
 
-    /// Turns raw scores into those of the equation; the largest.
+    /// Turns raw scores into those of the equation, or hides some and leaves the rest `raw`; the largest.
     #[inline(always)]
-    fn finish<S: Simd<N = N, F = F>>(&self, simd: S, p: &mut [N]) -> [F; COLUMNS] {
+    fn finish<S: Simd<N = N, F = F>>(&self, simd: S, p: &mut [N], raw: bool) -> [F; COLUMNS] {
         let width = COLUMNS * S::LANES;
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
         for (row, p) in p.chunks_exact_mut(width).enumerate() {
@@ -113,7 +115,13 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
                 };
                 let bias = self.bias.map(|bias| simd.load(&bias[row * width + c * S::LANES..]));
                 let seen = self.bounds.map(|bounds| Seen { key, start: bounds[c][0], end: bounds[c][1] });
-                let s = self.terms.finish(simd, simd.load(p), distance, bias, seen);
+                let mut s = simd.load(p);
+                if !raw {
+                    s = self.terms.finish(simd, s, distance, bias);
+                }
+                if let Some(seen) = seen {
+                    s = seen.hide(simd, s);
+                }
                 max[c] = simd.max(max[c], s);
                 simd.store(s, p);
             }
