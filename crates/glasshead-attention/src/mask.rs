@@ -128,7 +128,11 @@ pub struct Packed<'a> {
 impl Packed<'_> {
     fn check(&self, [batch, _, queries, keys]: [usize; 4]) -> Result<(), AttentionError> {
         if batch != 1 {
-            return Err(AttentionError::value("packed", batch, "batch elements: packed sequences lie in one"));
+            return Err(AttentionError::value(
+                "packed",
+                batch,
+                "batch elements: packed sequences lie in one",
+            ));
         }
         if self.queries.len() != self.keys.len() {
             return Err(AttentionError::shape(

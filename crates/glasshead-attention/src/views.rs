@@ -81,14 +81,19 @@ impl<'a, T: Element> TensorView<'a, T> {
         Vector { data: &self.data[start..], len, stride }
     }
 
-    /// The rows `[tokens, dim]` of one head where they lie, if kernels compute in their type and dims lie
-    /// side by side: the values from the first one on, and the stride between rows.
-    pub(crate) fn rows(&self, batch: usize, head: usize) -> Option<(&'a [T::Number], usize)> {
+    /// The values of one head from its first vector on, and the stride between vectors, where their dims lie
+    /// side by side.
+    pub(crate) fn dense(&self, batch: usize, head: usize) -> Option<(&'a [T], usize)> {
         let [_, _, tokens, dim] = self.shape;
         let [batch_stride, head_stride, token_stride, dim_stride] = self.strides;
-        let data = T::as_numbers(self.data)?;
         let unit = dim_stride == 1 || dim == 1;
-        (unit && tokens > 0).then(|| (&data[batch * batch_stride + head * head_stride..], token_stride))
+        (unit && tokens > 0).then(|| (&self.data[batch * batch_stride + head * head_stride..], token_stride))
+    }
+
+    /// As [`TensorView::dense`], where kernels compute in the type of the values.
+    pub(crate) fn rows(&self, batch: usize, head: usize) -> Option<(&'a [T::Number], usize)> {
+        let (values, stride) = self.dense(batch, head)?;
+        Some((T::as_numbers(values)?, stride))
     }
 }
 

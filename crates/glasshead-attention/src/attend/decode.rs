@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Element,
-    isa::{COLUMNS, Grid, Kernel, Number, Simd, dots, product},
+    isa::{Grid, Kernel, Number, Simd, Stored, dots, product},
     softmax::exp2,
 };
 
@@ -26,7 +26,7 @@ use crate::{
 pub(super) const CHUNK: usize = 512;
 /// Keys per block within a chunk: k and v of a block stay in the second cache between their uses.
 const KEYS: usize = 64;
-/// Keys, and queries, of a tile of dot products.
+/// Rows of q that share a key in registers.
 const TILE: usize = 4;
 
 /// One chunk of the keys of one key head, and all queries of a sequence in its query heads.
@@ -45,13 +45,13 @@ pub(super) struct Chunk<'a, 'p, T: Element> {
 /// A partial result: per row the weighted values `[padded]`, the maximum and the sum.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
-    /// value_dim, padded to whole slabs.
+    /// value_dim, padded to whole vectors.
     padded: usize,
 }
 
 impl Layout {
     pub(super) fn new(value_dim: usize, lanes: usize) -> Self {
-        Self { padded: value_dim.next_multiple_of(COLUMNS * lanes) }
+        Self { padded: value_dim.next_multiple_of(lanes) }
     }
 
     pub(super) fn row(self) -> usize {
@@ -69,7 +69,8 @@ impl<T: Element> Kernel<T::Number> for Chunk<'_, '_, T> {
         let rows = problem.group * queries.len();
         let dim = problem.dim.next_multiple_of(S::LANES);
         // Row r is query r / group of the query head r % group: rows of one query see the same keys.
-        let row_at = |r: usize| (key_head * problem.group + r % problem.group, queries.start + r / problem.group);
+        let row_at =
+            |r: usize| (key_head * problem.group + r % problem.group, queries.start + r / problem.group);
 
         let q = workspace.q.get(rows * dim);
         for (r, q) in q.chunks_exact_mut(dim).enumerate() {
@@ -91,16 +92,20 @@ impl<T: Element> Kernel<T::Number> for Chunk<'_, '_, T> {
         for start in keys.clone().step_by(KEYS) {
             let block = start..keys.end.min(start + KEYS);
             let len = block.len();
+            // Both are fetched while the block before them is computed, a part at a time.
             let next = |at: usize| (block.end + at).min(keys.end);
-            let k = k_source.block(simd, block.clone(), &mut workspace.k);
             let p = workspace.p.get(rows * KEYS);
             p.fill(lowest);
-            for at in (0..len).step_by(TILE) {
-                k_source.prefetch(simd, next(at)..next(at + TILE));
-                v_source.prefetch(simd, next(at)..next(at + TILE));
-                multiply(simd, k.skip(at), (len - at).min(TILE), q, dim, &mut p[at..]);
+            let ahead = |at: usize| {
+                k_source.prefetch(simd, next(at)..next(at + 1));
+                v_source.prefetch(simd, next(at)..next(at + 1));
+            };
+            match k_source.unpadded() {
+                Some(k) => score(simd, k.skip(start), len, q, dim, p, ahead),
+                None => {
+                    score(simd, k_source.block(simd, block.clone(), &mut workspace.k), len, q, dim, p, ahead)
+                }
             }
-            let v = v_source.block(simd, block.clone(), &mut workspace.v);
             for (r, (p, partial)) in
                 p.chunks_exact_mut(KEYS).zip(partial.chunks_exact_mut(layout.row())).enumerate()
             {
@@ -108,48 +113,46 @@ impl<T: Element> Kernel<T::Number> for Chunk<'_, '_, T> {
                 let row = Row { problem, batch, head, query };
                 row.weigh(simd, p, block.clone(), partial, layout);
             }
-            let mut r = 0;
-            while rows - r >= TILE {
-                mix::<S, TILE>(simd, &p[r * KEYS..], len, v, &mut partial[r * layout.row()..], layout);
-                r += TILE;
-            }
-            while r < rows {
-                mix::<S, 1>(simd, &p[r * KEYS..], len, v, &mut partial[r * layout.row()..], layout);
-                r += 1;
+            match v_source.unpadded() {
+                Some(v) => mix(simd, p, v.skip(start), len, partial, layout),
+                None => {
+                    let v = v_source.block(simd, block.clone(), &mut workspace.v);
+                    mix(simd, p, v, len, partial, layout);
+                }
             }
         }
     }
 }
 
-/// q·k of up to [`TILE`] keys for all rows of q: `p[r · KEYS + key]`.
+/// q·k of a block of keys for all rows of q, `p[r · KEYS + key]`. Key by key, in the order in which they lie:
+/// what the processor fetches by itself is worth more than a tile of several keys.
 #[inline(always)]
-fn multiply<S: Simd>(simd: S, k: Rows<S::N>, count: usize, q: &[S::N], dim: usize, p: &mut [S::N]) {
+fn score<S: Simd, K: Stored<Number = S::N>>(
+    simd: S,
+    k: Rows<K>,
+    keys: usize,
+    q: &[S::N],
+    dim: usize,
+    p: &mut [S::N],
+    ahead: impl Fn(usize),
+) {
     let rows = q.len() / dim;
     let vectors = dim / S::LANES;
-    let mut r = 0;
-    if count == TILE {
+    for key in 0..keys {
+        ahead(key);
+        let k = k.skip(key).values;
+        let mut r = 0;
         while rows - r >= TILE {
-            let sums = dots::<S, TILE, TILE>(simd, [k.values, &q[r * dim..]], [k.stride, dim], vectors);
-            for (key, sums) in sums.into_iter().enumerate() {
-                for (i, sum) in sums.into_iter().enumerate() {
-                    p[(r + i) * KEYS + key] = simd.sum(sum);
-                }
+            let [sums] = dots::<S, K, 1, TILE>(simd, (k, 0), (&q[r * dim..], dim), vectors);
+            for (i, sum) in sums.into_iter().enumerate() {
+                p[(r + i) * KEYS + key] = simd.sum(sum);
             }
             r += TILE;
         }
         while r < rows {
-            let sums = dots::<S, TILE, 1>(simd, [k.values, &q[r * dim..]], [k.stride, dim], vectors);
-            for (key, [sum]) in sums.into_iter().enumerate() {
-                p[r * KEYS + key] = simd.sum(sum);
-            }
-            r += 1;
-        }
-        return;
-    }
-    for key in 0..count {
-        for r in 0..rows {
-            let [[sum]] = dots::<S, 1, 1>(simd, [k.skip(key).values, &q[r * dim..]], [dim, dim], vectors);
+            let [[sum]] = dots::<S, K, 1, 1>(simd, (k, 0), (&q[r * dim..], dim), vectors);
             p[r * KEYS + key] = simd.sum(sum);
+            r += 1;
         }
     }
 }
@@ -249,24 +252,57 @@ impl<T: Element> Row<'_, '_, T> {
     }
 }
 
-/// o + p·v for `ROWS` rows: `p [ROWS, KEYS]`, `v [keys, padded]`.
+/// o + p·v for all rows: as many vectors of a value at once as the registers hold beside two rows of p, so
+/// that values too are read in the order in which they lie.
 #[inline(always)]
-fn mix<S: Simd, const ROWS: usize>(
+fn mix<S: Simd, V: Stored<Number = S::N>>(
     simd: S,
     p: &[S::N],
+    v: Rows<V>,
     keys: usize,
-    v: Rows<S::N>,
     partial: &mut [S::N],
     layout: Layout,
 ) {
-    let grid = Grid { values: p, row: KEYS, step: 1 };
-    for d in (0..layout.padded).step_by(COLUMNS * S::LANES) {
-        let sums = product::<S, ROWS>(simd, grid, &v.values[d..], v.stride, keys);
-        for r in 0..ROWS {
-            for c in 0..COLUMNS {
-                let o = &mut partial[r * layout.row() + d + c * S::LANES..][..S::LANES];
-                simd.store(simd.add(simd.load(o), sums[r][c]), o);
+    let rows = p.len() / KEYS;
+    let mut d = 0;
+    while d < layout.padded {
+        let left = (layout.padded - d) / S::LANES;
+        let v = Rows { values: &v.values[d..], ..v };
+        let columns = [8, 4, 2, 1].into_iter().find(|columns| *columns <= left.min(S::WIDE)).unwrap_or(1);
+        for r in (0..rows).step_by(2) {
+            let p = &p[r * KEYS..];
+            let o = &mut partial[r * layout.row() + d..];
+            match (columns, rows - r > 1) {
+                (8, true) => mix_rows::<S, V, 2, 8>(simd, p, v, keys, o, layout.row()),
+                (8, false) => mix_rows::<S, V, 1, 8>(simd, p, v, keys, o, layout.row()),
+                (4, true) => mix_rows::<S, V, 2, 4>(simd, p, v, keys, o, layout.row()),
+                (4, false) => mix_rows::<S, V, 1, 4>(simd, p, v, keys, o, layout.row()),
+                (2, true) => mix_rows::<S, V, 2, 2>(simd, p, v, keys, o, layout.row()),
+                (2, false) => mix_rows::<S, V, 1, 2>(simd, p, v, keys, o, layout.row()),
+                (_, true) => mix_rows::<S, V, 2, 1>(simd, p, v, keys, o, layout.row()),
+                (_, false) => mix_rows::<S, V, 1, 1>(simd, p, v, keys, o, layout.row()),
             }
+        }
+        d += columns * S::LANES;
+    }
+}
+
+/// [`mix`] for some rows and vectors.
+#[inline(always)]
+fn mix_rows<S: Simd, V: Stored<Number = S::N>, const ROWS: usize, const COLS: usize>(
+    simd: S,
+    p: &[S::N],
+    v: Rows<V>,
+    keys: usize,
+    o: &mut [S::N],
+    o_stride: usize,
+) {
+    let grid = Grid { values: p, row: KEYS, step: 1 };
+    let sums = product::<S, V, ROWS, COLS>(simd, grid, v.values, v.stride, keys);
+    for r in 0..ROWS {
+        for c in 0..COLS {
+            let o = &mut o[r * o_stride + c * S::LANES..][..S::LANES];
+            simd.store(simd.add(simd.load(o), sums[r][c]), o);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::ranges::Ranges;
+use super::{ranges::Ranges, workspace::LINE};
 use crate::{
     Element, TensorView,
     isa::{COLUMNS, Simd},
@@ -31,6 +31,8 @@ pub(super) struct Source<'a, T: Element> {
     /// What a row is padded to with zeros.
     padded: usize,
     in_place: Option<Rows<'a, T::Number>>,
+    /// Where they lie with dims side by side, in their own type.
+    dense: Option<Rows<'a, T>>,
 }
 
 /// Rows farther apart than this many times their length are copied: they would fall into few sets of the
@@ -40,9 +42,22 @@ const FAR: usize = 2;
 impl<'a, T: Element> Source<'a, T> {
     pub(super) fn new(view: TensorView<'a, T>, batch: usize, head: usize, padded: usize) -> Self {
         let dim = view.shape()[3];
+        let dense = view.dense(batch, head);
         let rows = view.rows(batch, head).map(|(values, stride)| Rows { values, stride });
         let in_place = rows.filter(|rows| padded == dim && rows.stride <= FAR * dim);
-        Self { view, batch, head, padded, in_place }
+        Self {
+            view,
+            batch,
+            head,
+            padded,
+            in_place,
+            dense: dense.map(|(values, stride)| Rows { values, stride }),
+        }
+    }
+
+    /// All rows where they lie, in their own type, if they need no padding.
+    pub(super) fn unpadded(&self) -> Option<Rows<'a, T>> {
+        self.dense.filter(|_| self.padded == self.view.shape()[3])
     }
 
     /// The rows of these tokens, in place or copied to `room`.
@@ -70,20 +85,24 @@ impl<'a, T: Element> Source<'a, T> {
                 }
             }
             let rest = vector.iter().skip(done);
-            for (to, from) in to[done..].iter_mut().zip(rest.map(T::to_number).chain(std::iter::repeat(T::Number::default()))) {
+            for (to, from) in to[done..]
+                .iter_mut()
+                .zip(rest.map(T::to_number).chain(std::iter::repeat(T::Number::default())))
+            {
                 *to = from;
             }
         }
         Rows { values: room, stride: self.padded }
     }
 
-    /// Asks for the cache lines of these tokens, where they are used in place.
+    /// Asks for the cache lines of these tokens.
     #[inline(always)]
     pub(super) fn prefetch<S: Simd<N = T::Number>>(&self, simd: S, tokens: Range<usize>) {
-        if let Some(Rows { values, stride }) = self.in_place {
+        if let Some(Rows { values, stride }) = self.dense {
+            let dim = self.view.shape()[3];
             for token in tokens {
                 let row = values.get(token * stride..).unwrap_or_default();
-                for line in row[..self.padded.min(row.len())].chunks(64 / size_of::<T::Number>()) {
+                for line in row[..dim.min(row.len())].chunks(LINE / size_of::<T>()) {
                     simd.prefetch(line);
                 }
             }

@@ -105,7 +105,8 @@ impl<T: Element> Panel<'_, '_, T> {
 
         // What the second cache holds since the panel before needs no fetching.
         let held = first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
-        let next = next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
+        let next =
+            next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
         for start in (start..end).step_by(KEYS) {
             let block = start..end.min(start + KEYS);
             let k = k_source.block(simd, block.clone(), &mut workspace.k);

@@ -28,7 +28,13 @@ enum Task<'a, T: Element> {
     /// Queries from `first` on of one head, and their output.
     Panel { batch: usize, head: usize, first: usize, next: Option<[usize; 3]>, out: &'a mut [T] },
     /// A chunk of keys for all queries of a sequence.
-    Chunk { batch: usize, key_head: usize, queries: Range<usize>, keys: Range<usize>, partial: &'a mut [T::Number] },
+    Chunk {
+        batch: usize,
+        key_head: usize,
+        queries: Range<usize>,
+        keys: Range<usize>,
+        partial: &'a mut [T::Number],
+    },
 }
 
 /// A sequence of few queries in one batch element.
@@ -104,7 +110,11 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
             (part, out) = out.split_at_mut(queries.len() * problem.value_dim);
             if few(&queries) {
                 if let Some(sequence) = decodes.next() {
-                    rows.extend(part.chunks_mut(problem.value_dim).enumerate().map(|(i, out)| (sequence, head, i, out)));
+                    rows.extend(
+                        part.chunks_mut(problem.value_dim)
+                            .enumerate()
+                            .map(|(i, out)| (sequence, head, i, out)),
+                    );
                 }
                 continue;
             }
@@ -134,7 +144,10 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
             }
             Task::Chunk { batch, key_head, queries, keys, partial } => {
                 let (batch, key_head, queries, keys) = (*batch, *key_head, queries.clone(), keys.clone());
-                T::Number::dispatch(isa, Chunk { problem, batch, key_head, queries, keys, partial, workspace });
+                T::Number::dispatch(
+                    isa,
+                    Chunk { problem, batch, key_head, queries, keys, partial, workspace },
+                );
             }
         });
     });
@@ -152,7 +165,8 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
         workspace::with(|workspace| {
             let sink = problem.sinks.map(|sinks| sinks[*head]);
             let (stride, value_dim) = (sequence.unit, problem.value_dim);
-            let merge = Merge { partials, stride, value_dim, sink, out: &mut **out, workspace: &mut *workspace };
+            let merge =
+                Merge { partials, stride, value_dim, sink, out: &mut **out, workspace: &mut *workspace };
             if !T::Number::dispatch(isa, merge) {
                 let query = sequence.queries.start + *i;
                 rowwise::one(problem, sequence.batch, *head, query, &mut workspace.row, out);

@@ -90,7 +90,7 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
         let width = COLUMNS * S::LANES;
         let keys = self.k.skip(key);
         let grid = Grid { values: keys.values, row: keys.stride, step: 1 };
-        let sums = product::<S, ROWS>(simd, grid, self.q, width, self.dim);
+        let sums = product::<S, N, ROWS, COLUMNS>(simd, grid, self.q, width, self.dim);
         let p = &mut p[key * width..][..ROWS * width];
         for r in 0..ROWS {
             for c in 0..COLUMNS {
@@ -172,7 +172,7 @@ fn mix_rows<S: Simd, const ROWS: usize>(
 ) {
     let width = COLUMNS * S::LANES;
     let grid = Grid { values: &v.values[d..], row: 1, step: v.stride };
-    let sums = product::<S, ROWS>(simd, grid, p, width, p.len() / width);
+    let sums = product::<S, S::N, ROWS, COLUMNS>(simd, grid, p, width, p.len() / width);
     let o = &mut o[d * width..][..ROWS * width];
     for r in 0..ROWS {
         for c in 0..COLUMNS {

@@ -5,7 +5,7 @@ use std::{any::Any, cell::RefCell};
 use crate::{isa::Number, reference::Row};
 
 /// Bytes of a cache line, and of the largest vector.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Numbers that start on a cache line, so that no vector straddles two.
 #[derive(Default)]
@@ -62,7 +62,9 @@ pub(super) fn with<N: Number, R>(work: impl FnOnce(&mut Workspace<N>) -> R) -> R
 
 /// Takes the memory for partial results from this thread; give it back with [`give_partials`].
 pub(super) fn take_partials<N: Number>() -> Vec<N> {
-    PARTIALS.with_borrow_mut(|(single, double)| pick::<Vec<N>>(single, double).map(std::mem::take)).unwrap_or_default()
+    PARTIALS
+        .with_borrow_mut(|(single, double)| pick::<Vec<N>>(single, double).map(std::mem::take))
+        .unwrap_or_default()
 }
 
 pub(super) fn give_partials<N: Number>(partials: Vec<N>) {

@@ -33,6 +33,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const ROWS: usize = 6;
     const MOST_ROWS: usize = 6;
+    const WIDE: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -50,20 +51,20 @@ impl Simd for Avx2 {
         unsafe { _mm256_loadu_ps(from) }
     }
     #[inline(always)]
-    fn load_f16(self, from: &[u16]) -> Self::F {
-        // SAFETY: F16C by the token; the slice index proves 8 readable numbers.
-        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from[..8].as_ptr().cast())) }
+    unsafe fn load_f16_at(self, from: *const u16) -> Self::F {
+        // SAFETY: F16C by the token; the caller promises 8 readable numbers.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
     }
     #[inline(always)]
-    fn load_bf16(self, from: &[u16]) -> Self::F {
-        // SAFETY: AVX2 by the token; the slice index proves 8 readable numbers.
+    unsafe fn load_bf16_at(self, from: *const u16) -> Self::F {
+        // SAFETY: AVX2 by the token; the caller promises 8 readable numbers.
         unsafe {
-            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from[..8].as_ptr().cast()));
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
         }
     }
     #[inline(always)]
-    fn prefetch(self, from: &[f32]) {
+    fn prefetch<A>(self, from: &[A]) {
         // SAFETY: a hint touches nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
     }

@@ -30,6 +30,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const ROWS: usize = 8;
     const MOST_ROWS: usize = 12;
+    const WIDE: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -51,20 +52,20 @@ impl Simd for Avx512 {
         unsafe { _mm512_loadu_ps(from) }
     }
     #[inline(always)]
-    fn load_f16(self, from: &[u16]) -> Self::F {
-        // SAFETY: AVX-512F by the token; the slice index proves 16 readable numbers.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from[..16].as_ptr().cast())) }
+    unsafe fn load_f16_at(self, from: *const u16) -> Self::F {
+        // SAFETY: AVX-512F by the token; the caller promises 16 readable numbers.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
     }
     #[inline(always)]
-    fn load_bf16(self, from: &[u16]) -> Self::F {
-        // SAFETY: AVX-512F by the token; the slice index proves 16 readable numbers.
+    unsafe fn load_bf16_at(self, from: *const u16) -> Self::F {
+        // SAFETY: AVX-512F by the token; the caller promises 16 readable numbers.
         unsafe {
-            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from[..16].as_ptr().cast()));
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
         }
     }
     #[inline(always)]
-    fn prefetch(self, from: &[f32]) {
+    fn prefetch<A>(self, from: &[A]) {
         // SAFETY: a hint touches nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
     }

@@ -10,15 +10,19 @@ mod avx2;
 mod avx512;
 mod product;
 mod scalar;
+mod stored;
 
 pub(crate) use product::{COLUMNS, Grid, dots, product};
+pub(crate) use stored::Stored;
 
 use std::sync::OnceLock;
 
 use crate::AttentionError;
 
 /// A type that kernels compute in: `f32`, or `f64` for f64 arrays.
-pub trait Number: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static {
+pub trait Number:
+    Stored<Number = Self> + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static
+{
     /// Coefficients of 2ᶠ on |f| ≤ ½, the constant first.
     const EXP2: &'static [Self];
     /// From which |x| on the quotient of exponentials is near enough to tanh x.
@@ -45,6 +49,8 @@ pub trait Simd: Copy + Send + Sync {
     const ROWS: usize;
     /// The same, as many as the registers hold.
     const MOST_ROWS: usize;
+    /// Vectors side by side in a tile of two rows.
+    const WIDE: usize;
     /// The same number in every lane.
     fn splat(self, x: Self::N) -> Self::F;
     /// The same number in every lane, rounded from `f64`.
@@ -65,15 +71,21 @@ pub trait Simd: Copy + Send + Sync {
         // SAFETY: the slice index proves that they are readable.
         unsafe { self.load_at(from[..Self::LANES].as_ptr()) }
     }
-    /// The first `LANES` numbers of `from`, widened; for sets of `f32` alone.
-    fn load_f16(self, from: &[u16]) -> Self::F;
-    /// As [`Simd::load_f16`].
-    fn load_bf16(self, from: &[u16]) -> Self::F;
+    /// The `LANES` numbers of type f16 at `from`, by their bits, widened.
+    ///
+    /// # Safety
+    /// They are readable.
+    unsafe fn load_f16_at(self, from: *const u16) -> Self::F;
+    /// As [`Simd::load_f16_at`], of type bf16.
+    ///
+    /// # Safety
+    /// They are readable.
+    unsafe fn load_bf16_at(self, from: *const u16) -> Self::F;
     /// Writes the lanes to the first `LANES` places of `to`.
     fn store(self, x: Self::F, to: &mut [Self::N]);
-    /// Asks for the cache line of the first number.
+    /// Asks for the cache line of the first value.
     #[inline(always)]
-    fn prefetch(self, _: &[Self::N]) {}
+    fn prefetch<A>(self, _: &[A]) {}
     /// Turns a square of `LANES` rows around: `to[j · to_stride + i] = from[i · from_stride + j]`.
     fn transpose(self, from: &[Self::N], from_stride: usize, to: &mut [Self::N], to_stride: usize);
     fn add(self, a: Self::F, b: Self::F) -> Self::F;

@@ -1,9 +1,9 @@
 //! The register tiles: sums over many steps that never leave the registers. Bounds are checked once per
 //! tile; inside, pointers go where the check has proved that numbers are.
 
-use super::Simd;
+use super::{Simd, Stored};
 
-/// Vectors side by side in a register tile.
+/// Vectors side by side in the register tiles of many queries.
 pub(crate) const COLUMNS: usize = 2;
 
 /// Numbers on a grid: `values[r · row + t · step]`.
@@ -23,14 +23,14 @@ const UNROLL: usize = 4;
 /// # Panics
 /// When a step lies outside its slice.
 #[inline(always)]
-pub(crate) fn product<S: Simd, const ROWS: usize>(
+pub(crate) fn product<S: Simd, B: Stored<Number = S::N>, const ROWS: usize, const COLS: usize>(
     simd: S,
     a: Grid<S::N>,
-    b: &[S::N],
+    b: &[B],
     b_step: usize,
     depth: usize,
-) -> [[S::F; COLUMNS]; ROWS] {
-    let mut sums = [[simd.constant(0.0); COLUMNS]; ROWS];
+) -> [[S::F; COLS]; ROWS] {
+    let mut sums = [[simd.constant(0.0); COLS]; ROWS];
     if depth == 0 {
         return sums;
     }
@@ -38,7 +38,7 @@ pub(crate) fn product<S: Simd, const ROWS: usize>(
         (ROWS - 1).saturating_mul(row).saturating_add((depth - 1).saturating_mul(step))
     };
     assert!(last(a.row, a.step) < a.values.len(), "the grid lies in its slice");
-    let end = (depth - 1).saturating_mul(b_step).saturating_add(COLUMNS * S::LANES);
+    let end = (depth - 1).saturating_mul(b_step).saturating_add(COLS * S::LANES);
     assert!(end <= b.len(), "the steps lie in their slice");
     let (row, step) = (a.row, a.step);
     let (mut a, mut b) = (a.values.as_ptr(), b.as_ptr());
@@ -48,14 +48,14 @@ pub(crate) fn product<S: Simd, const ROWS: usize>(
         let mut left = depth;
         while left >= UNROLL {
             for u in 0..UNROLL {
-                step_of::<S, ROWS>(simd, a.add(u * step), row, b.add(u * b_step), &mut sums);
+                step_of::<S, B, ROWS, COLS>(simd, a.add(u * step), row, b.add(u * b_step), &mut sums);
             }
             a = a.wrapping_add(UNROLL * step);
             b = b.wrapping_add(UNROLL * b_step);
             left -= UNROLL;
         }
         while left > 0 {
-            step_of::<S, ROWS>(simd, a, row, b, &mut sums);
+            step_of::<S, B, ROWS, COLS>(simd, a, row, b, &mut sums);
             a = a.wrapping_add(step);
             b = b.wrapping_add(b_step);
             left -= 1;
@@ -67,19 +67,19 @@ pub(crate) fn product<S: Simd, const ROWS: usize>(
 /// One step of [`product`].
 ///
 /// # Safety
-/// `ROWS` numbers, `row` apart, are readable at `a`, and `COLUMNS` vectors at `b`.
+/// `ROWS` numbers, `row` apart, are readable at `a`, and `COLS` vectors at `b`.
 #[inline(always)]
-unsafe fn step_of<S: Simd, const ROWS: usize>(
+unsafe fn step_of<S: Simd, B: Stored<Number = S::N>, const ROWS: usize, const COLS: usize>(
     simd: S,
     a: *const S::N,
     row: usize,
-    b: *const S::N,
-    sums: &mut [[S::F; COLUMNS]; ROWS],
+    b: *const B,
+    sums: &mut [[S::F; COLS]; ROWS],
 ) {
-    let mut columns = [simd.constant(0.0); COLUMNS];
+    let mut columns = [simd.constant(0.0); COLS];
     for (c, column) in columns.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        *column = unsafe { simd.load_at(b.add(c * S::LANES)) };
+        *column = unsafe { B::load_at(simd, b.add(c * S::LANES)) };
     }
     for (r, sums) in sums.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
@@ -96,10 +96,10 @@ unsafe fn step_of<S: Simd, const ROWS: usize>(
 /// # Panics
 /// When a row lies outside its slice.
 #[inline(always)]
-pub(crate) fn dots<S: Simd, const A: usize, const B: usize>(
+pub(crate) fn dots<S: Simd, T: Stored<Number = S::N>, const A: usize, const B: usize>(
     simd: S,
-    [a, b]: [&[S::N]; 2],
-    [a_row, b_row]: [usize; 2],
+    (a, a_row): (&[T], usize),
+    (b, b_row): (&[S::N], usize),
     vectors: usize,
 ) -> [[S::F; B]; A] {
     let mut sums = [[simd.constant(0.0); B]; A];
@@ -115,7 +115,7 @@ pub(crate) fn dots<S: Simd, const A: usize, const B: usize>(
         }
         for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the assert on a above, at + LANES ≤ len.
-            let x = unsafe { simd.load_at(a.add(r * a_row + at)) };
+            let x = unsafe { T::load_at(simd, a.add(r * a_row + at)) };
             for (sum, column) in sums.iter_mut().zip(columns) {
                 *sum = simd.mul_add(x, column, *sum);
             }

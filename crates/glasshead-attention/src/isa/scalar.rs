@@ -23,6 +23,7 @@ macro_rules! scalar {
             const LANES: usize = LANES;
             const ROWS: usize = 4;
             const MOST_ROWS: usize = 4;
+            const WIDE: usize = 4;
 
             #[inline(always)]
             fn splat(self, x: $number) -> Self::F {
@@ -42,17 +43,21 @@ macro_rules! scalar {
                 unsafe { from.cast::<Self::F>().read() }
             }
             #[inline(always)]
-            fn load_f16(self, from: &[u16]) -> Self::F {
+            unsafe fn load_f16_at(self, from: *const u16) -> Self::F {
+                // SAFETY: the caller's promise.
+                let from = unsafe { from.cast::<[u16; LANES]>().read() };
                 let mut lanes = [0.0; LANES];
-                for (lane, from) in lanes.iter_mut().zip(&from[..LANES]) {
+                for (lane, from) in lanes.iter_mut().zip(&from) {
                     *lane = $number::from(half::f16::from_bits(*from).to_f32());
                 }
                 lanes
             }
             #[inline(always)]
-            fn load_bf16(self, from: &[u16]) -> Self::F {
+            unsafe fn load_bf16_at(self, from: *const u16) -> Self::F {
+                // SAFETY: the caller's promise.
+                let from = unsafe { from.cast::<[u16; LANES]>().read() };
                 let mut lanes = [0.0; LANES];
-                for (lane, from) in lanes.iter_mut().zip(&from[..LANES]) {
+                for (lane, from) in lanes.iter_mut().zip(&from) {
                     *lane = $number::from(f32::from_bits(u32::from(*from) << 16));
                 }
                 lanes
@@ -62,13 +67,7 @@ macro_rules! scalar {
                 to[..LANES].copy_from_slice(&x);
             }
             #[inline(always)]
-            fn transpose(
-                self,
-                from: &[$number],
-                from_stride: usize,
-                to: &mut [$number],
-                to_stride: usize,
-            ) {
+            fn transpose(self, from: &[$number], from_stride: usize, to: &mut [$number], to_stride: usize) {
                 for i in 0..LANES {
                     for j in 0..LANES {
                         to[j * to_stride + i] = from[i * from_stride + j];
