@@ -21,6 +21,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod attend;
+mod cache;
 pub mod ceilings;
 mod element;
 mod error;
@@ -34,6 +35,7 @@ mod threads;
 mod views;
 
 pub use attend::{Attended, Attention};
+pub use cache::KvCache;
 pub use element::Element;
 pub use error::AttentionError;
 pub use half::{bf16, f16};

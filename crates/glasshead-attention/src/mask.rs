@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::{AttentionError, views::values_needed};
+use crate::{AttentionError, isa::Number, views::values_needed};
 
 /// Query `i` may see key `j` where `j ≤ i + offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,16 +101,35 @@ impl<'a> Mask<'a> {
     /// What is added to the score, `None` where the key is hidden.
     #[inline]
     pub(crate) fn bias(&self, batch: usize, head: usize, query: usize, key: usize) -> Option<f64> {
+        let mut bias = [0.0];
+        self.row([batch, head, query], key..key + 1, &mut bias);
+        (bias[0] != f64::NEG_INFINITY).then_some(bias[0])
+    }
+
+    /// What is added to the scores of these keys, −∞ where one is hidden.
+    #[inline(always)]
+    pub(crate) fn row<N: Number>(&self, [batch, head, query]: [usize; 3], keys: Range<usize>, to: &mut [N]) {
         let [b, h, q, k] = self.strides;
-        let at = batch * b + head * h + query * q + key * k;
-        let bias = match self.values {
-            MaskValues::Bool(x) => return x[at].then_some(0.0),
-            MaskValues::F32(x) => f64::from(x[at]),
-            MaskValues::F64(x) => x[at],
-            MaskValues::F16(x) => x[at].to_f64(),
-            MaskValues::Bf16(x) => x[at].to_f64(),
-        };
-        (bias != f64::NEG_INFINITY).then_some(bias)
+        let start = batch * b + head * h + query * q + keys.start * k;
+        // A last axis of one has the stride 0, and one key.
+        let range = start..start + keys.len();
+        let hidden = N::from_f64(f64::NEG_INFINITY);
+        match self.values {
+            MaskValues::Bool(x) => {
+                let bias = |seen: &bool| if *seen { N::default() } else { hidden };
+                to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = bias(x));
+            }
+            MaskValues::F32(x) => {
+                to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = N::from_f64(f64::from(*x)));
+            }
+            MaskValues::F64(x) => to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = N::from_f64(*x)),
+            MaskValues::F16(x) => {
+                to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = N::from_f64(x.to_f64()));
+            }
+            MaskValues::Bf16(x) => {
+                to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = N::from_f64(x.to_f64()));
+            }
+        }
     }
 }
 

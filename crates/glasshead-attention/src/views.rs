@@ -32,6 +32,15 @@ impl<'a, T: Element> TensorView<'a, T> {
         Ok(Self { data, shape, strides })
     }
 
+    /// A view that its maker knows to lie in the slice.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub(crate) fn within(data: &'a [T], shape: [usize; 4], strides: [usize; 4]) -> Self {
+        assert!(values_needed(shape, strides).is_some_and(|needed| needed <= data.len()));
+        Self { data, shape, strides }
+    }
+
     /// A view of values that lie as `[batch, heads, tokens, dim]`, one after the other.
     ///
     /// # Errors

@@ -187,6 +187,15 @@ pub(crate) struct BenchAttentionArgs {
     /// As in `attend`
     #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) softcap: f64,
+    /// How q, k and v lie in memory
+    #[arg(long, value_enum, default_value_t = LayoutArg::Heads)]
+    pub(crate) layout: LayoutArg,
+    /// A random mask of queries × keys that hides every tenth key
+    #[arg(long, value_enum)]
+    pub(crate) mask: Option<MaskArg>,
+    /// ALiBi slopes, 2^(−8h/heads)
+    #[arg(long)]
+    pub(crate) alibi: bool,
     /// How many threads [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) threads: Option<u16>,
@@ -207,6 +216,22 @@ pub(crate) enum DtypeArg {
     Bf16,
     F16,
     F64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum LayoutArg {
+    /// [batch, heads, tokens, dim]
+    Heads,
+    /// [batch, tokens, heads, dim], as linear layers leave them
+    Tokens,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum MaskArg {
+    /// True where a key may be seen
+    Bool,
+    /// Added to the score
+    Additive,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -13,6 +13,7 @@ use std::ops::Range;
 use super::{
     Problem,
     pack::{Rows, Source},
+    ranges::MAX_LANES,
     score::{Running, Seen, Terms},
     workspace::Workspace,
 };
@@ -188,7 +189,7 @@ impl<T: Element> Row<'_, '_, T> {
         for p in p.chunks_exact(S::LANES) {
             max = simd.max(max, simd.load(p));
         }
-        let mut lanes = [T::Number::default(); 16];
+        let mut lanes = [T::Number::default(); MAX_LANES];
         simd.store(max, &mut lanes);
         let lanes = &lanes[..S::LANES];
         let largest = lanes[1..].iter().fold(lanes[0], |max, &x| if x > max { x } else { max });
@@ -204,7 +205,7 @@ impl<T: Element> Row<'_, '_, T> {
             simd.store(e, p);
         }
         let total = simd.add(row.sum, simd.splat(simd.sum(sum)));
-        let mut lanes = [T::Number::default(); 16];
+        let mut lanes = [T::Number::default(); MAX_LANES];
         simd.store(row.max, &mut lanes);
         running[0] = lanes[0];
         simd.store(total, &mut lanes);
@@ -232,11 +233,8 @@ impl<T: Element> Row<'_, '_, T> {
         let mut bias = [T::Number::default(); KEYS];
         if let Some(mask) = mask {
             bias.fill(T::Number::from_f64(f64::NEG_INFINITY));
-            for (key, bias) in bias.iter_mut().enumerate().take(end).skip(start) {
-                if let Some(value) = mask.bias(self.batch, self.head, self.query, block.start + key) {
-                    *bias = T::Number::from_f64(value);
-                }
-            }
+            let keys = block.start + start..block.start + end;
+            mask.row([self.batch, self.head, self.query], keys, &mut bias[start..end]);
         }
         for (n, p) in p.chunks_exact_mut(S::LANES).enumerate() {
             let key = simd.add(simd.lanes(), simd.constant((n * S::LANES) as f64));

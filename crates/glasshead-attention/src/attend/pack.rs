@@ -1,8 +1,8 @@
 //! How numbers lie while the fused paths work on them, and the ways there and back.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
-use super::{ranges::Ranges, workspace::LINE};
+use super::{ranges::MAX_LANES, workspace::LINE};
 use crate::{
     Element, TensorView,
     isa::{COLUMNS, Simd},
@@ -53,6 +53,11 @@ impl<'a, T: Element> Source<'a, T> {
             in_place,
             dense: dense.map(|(values, stride)| Rows { values, stride }),
         }
+    }
+
+    /// Whether blocks are not copied.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.in_place.is_some()
     }
 
     /// All rows where they lie, in their own type, if they need no padding.
@@ -144,24 +149,35 @@ pub(super) fn pack_queries<S: Simd<N = T::Number>, T: Element>(
     }
 }
 
-/// Turns a block of the mask around, `[keys, queries]`; −∞ where a key is hidden.
-pub(super) fn pack_bias<N: crate::isa::Number>(
+/// Turns a block of the mask around, `[keys, queries]`; −∞ where a key is hidden. Lane `n` is query
+/// `first + n`, but at most `last`.
+#[inline(always)]
+pub(super) fn pack_bias<S: Simd>(
+    simd: S,
     mask: &Mask,
-    [batch, head, start]: [usize; 3],
-    query_at: impl Fn(usize) -> usize,
-    ranges: &Ranges,
-    bias: &mut [N],
-    width: usize,
+    [batch, head]: [usize; 2],
+    queries: RangeInclusive<usize>,
+    keys: Range<usize>,
+    bias: &mut [S::N],
 ) {
-    bias.fill(N::from_f64(f64::NEG_INFINITY));
-    let keys = bias.len() / width;
-    for lane in 0..width {
-        // Keys outside the range may lie outside the mask too.
-        let from = ranges.starts[lane].clamp(start, start + keys);
-        let to = ranges.ends[lane].clamp(start, start + keys);
-        for key in from..to {
-            if let Some(value) = mask.bias(batch, head, query_at(lane), key) {
-                bias[(key - start) * width + lane] = N::from_f64(value);
+    let width = COLUMNS * S::LANES;
+    let mut square = [S::N::default(); MAX_LANES * MAX_LANES];
+    let (first, last) = queries.into_inner();
+    for lane in (0..width).step_by(S::LANES) {
+        for start in keys.clone().step_by(S::LANES) {
+            let len = S::LANES.min(keys.end - start);
+            for (i, row) in square.chunks_exact_mut(S::LANES).take(S::LANES).enumerate() {
+                mask.row([batch, head, (first + lane + i).min(last)], start..start + len, &mut row[..len]);
+            }
+            let to = &mut bias[(start - keys.start) * width + lane..];
+            if len == S::LANES {
+                simd.transpose(&square, S::LANES, to, width);
+                continue;
+            }
+            for (key, to) in to.chunks_mut(width).enumerate() {
+                for (i, to) in to[..S::LANES].iter_mut().enumerate() {
+                    *to = square[i * S::LANES + key];
+                }
             }
         }
     }

@@ -25,7 +25,7 @@ use std::ops::Range;
 use super::{
     Problem,
     pack::{Source, pack_bias, pack_queries, unpack},
-    ranges::{MAX_WIDTH, Ranges},
+    ranges::{MAX_LANES, MAX_WIDTH, Ranges},
     rowwise,
     score::{Running, Terms},
     tile::{Scores, mix},
@@ -104,7 +104,8 @@ impl<T: Element> Panel<'_, '_, T> {
         let v_source = Source::new(problem.v, batch, head / problem.group, value_dim);
 
         // What the second cache holds since the panel before needs no fetching.
-        let held = first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
+        let in_place = k_source.is_in_place() && v_source.is_in_place();
+        let held = in_place && first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
         let next =
             next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
         for start in (start..end).step_by(KEYS) {
@@ -135,16 +136,18 @@ impl<T: Element> Panel<'_, '_, T> {
                     terms,
                     distance: problem.visibility.position(first + tile * width).saturating_sub(from as i64),
                     bounds: ranges.bounds(simd, from, to - from),
-                    bias: problem.mask().map(|mask| {
-                        let bias = &mut workspace.bias.get(KEYS * width)[..(to - from) * width];
-                        let query_at = |lane| query_at(tile, lane);
-                        pack_bias(mask, [batch, head, from], query_at, ranges, bias, width);
-                        &*bias
-                    }),
                 };
-                let shrink = scores.weigh::<S, ROWS>(simd, p, &mut running[tile], |key| {
+                let max = scores.multiply::<S, ROWS>(simd, p, |key| {
                     ahead.fetch(simd, tile * (KEYS / ROWS) + key / ROWS);
                 });
+                let mut bias = None;
+                if let Some(mask) = problem.mask() {
+                    let room = &mut workspace.bias.get(KEYS * width)[..(to - from) * width];
+                    let queries = query_at(tile, 0)..=query_at(tile, width - 1);
+                    pack_bias(simd, mask, [batch, head], queries, from..to, room);
+                    bias = Some(&*room);
+                }
+                let shrink = scores.weigh(simd, p, max, bias, &mut running[tile]);
                 let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
                 mix::<S, ROWS, MOST>(simd, p, v.skip(from - block.start), shrink, o);
             }
@@ -239,7 +242,7 @@ fn normalize<S: Simd>(
             check = simd.mul_add(x, zero, check);
             simd.store(x, o);
         }
-        let mut lanes = [[S::N::default(); 16]; 2];
+        let mut lanes = [[S::N::default(); MAX_LANES]; 2];
         simd.store(max, &mut lanes[0]);
         simd.store(check, &mut lanes[1]);
         let lowest = S::N::from_f64(f64::NEG_INFINITY);

@@ -6,8 +6,10 @@ use crate::{
     isa::{COLUMNS, Number, Simd},
 };
 
+/// The most numbers of a vector, over all sets.
+pub(super) const MAX_LANES: usize = 16;
 /// The most queries of a tile, over all sets.
-pub(super) const MAX_WIDTH: usize = COLUMNS * 16;
+pub(super) const MAX_WIDTH: usize = COLUMNS * MAX_LANES;
 
 /// The keys that each query of a tile may see, before any mask array.
 pub(super) struct Ranges {
@@ -55,7 +57,7 @@ impl Ranges {
         let mut bounds = [[simd.constant(0.0); 2]; COLUMNS];
         for (c, bounds) in bounds.iter_mut().enumerate() {
             for (bound, edges) in bounds.iter_mut().zip([&self.starts, &self.ends]) {
-                let mut lanes = [S::N::default(); 16];
+                let mut lanes = [S::N::default(); MAX_LANES];
                 for (lane, edge) in lanes.iter_mut().zip(&edges[c * S::LANES..(c + 1) * S::LANES]) {
                     *lane = S::N::from_f64(edge.saturating_sub(start).min(len) as f64);
                 }

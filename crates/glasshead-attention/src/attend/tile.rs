@@ -20,40 +20,52 @@ pub(super) struct Scores<'a, N, F> {
     /// Position of the first query minus the first key of the block.
     pub(super) distance: i64,
     pub(super) bounds: Option<[[F; 2]; COLUMNS]>,
-    pub(super) bias: Option<&'a [N]>,
 }
 
 impl<N: Number, F: Copy> Scores<'_, N, F> {
-    /// Fills `p [keys, queries]` with exp(score − max) and takes the block into the running maximum and sum.
-    /// Returns what everything before this block shrinks by. `ahead` is called with a key now and then.
+    /// Fills `p [keys, queries]` with q·k; the largest. `ahead` is called with a key now and then.
     #[inline(always)]
-    pub(super) fn weigh<S: Simd<N = N, F = F>, const ROWS: usize>(
+    pub(super) fn multiply<S: Simd<N = N, F = F>, const ROWS: usize>(
         &self,
         simd: S,
         p: &mut [N],
-        running: &mut [Running<F>; COLUMNS],
         ahead: impl Fn(usize),
     ) -> [F; COLUMNS] {
-        let width = COLUMNS * S::LANES;
-        let keys = p.len() / width;
+        let keys = p.len() / (COLUMNS * S::LANES);
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
         let mut key = 0;
         while keys - key >= ROWS {
             ahead(key);
-            max = self.multiply::<S, ROWS>(simd, key, p, max);
+            max = self.multiply_rows::<S, ROWS>(simd, key, p, max);
             key += ROWS;
         }
         while keys - key >= 4 {
-            max = self.multiply::<S, 4>(simd, key, p, max);
+            max = self.multiply_rows::<S, 4>(simd, key, p, max);
             key += 4;
         }
         while key < keys {
-            max = self.multiply::<S, 1>(simd, key, p, max);
+            max = self.multiply_rows::<S, 1>(simd, key, p, max);
             key += 1;
         }
+        max
+    }
+
+    /// Turns q·k, of which `max` is the largest, into exp(score − max) and takes the block into the running
+    /// maximum and sum. `bias` is the mask's share of the scores, `[keys, queries]`. Returns what everything
+    /// before this block shrinks by.
+    #[inline(always)]
+    pub(super) fn weigh<S: Simd<N = N, F = F>>(
+        &self,
+        simd: S,
+        p: &mut [N],
+        mut max: [F; COLUMNS],
+        bias: Option<&[N]>,
+        running: &mut [Running<F>; COLUMNS],
+    ) -> [F; COLUMNS] {
+        let width = COLUMNS * S::LANES;
         let raw = self.terms.plain;
         if !raw || self.bounds.is_some() {
-            max = self.finish(simd, p, raw);
+            max = self.finish(simd, p, bias, raw);
         }
         let unit = simd.splat(self.terms.unit(raw));
         let zero = simd.constant(0.0);
@@ -80,7 +92,7 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
 
     /// q·k of `ROWS` keys from `key` on, for all queries of the tile; the largest so far.
     #[inline(always)]
-    fn multiply<S: Simd<N = N, F = F>, const ROWS: usize>(
+    fn multiply_rows<S: Simd<N = N, F = F>, const ROWS: usize>(
         &self,
         simd: S,
         key: usize,
@@ -103,7 +115,13 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
 
     /// Turns raw scores into those of the equation, or hides some and leaves the rest `raw`; the largest.
     #[inline(always)]
-    fn finish<S: Simd<N = N, F = F>>(&self, simd: S, p: &mut [N], raw: bool) -> [F; COLUMNS] {
+    fn finish<S: Simd<N = N, F = F>>(
+        &self,
+        simd: S,
+        p: &mut [N],
+        bias: Option<&[N]>,
+        raw: bool,
+    ) -> [F; COLUMNS] {
         let width = COLUMNS * S::LANES;
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
         for (row, p) in p.chunks_exact_mut(width).enumerate() {
@@ -113,7 +131,10 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
                     let lanes = simd.add(simd.lanes(), simd.constant((c * S::LANES) as f64));
                     simd.add(simd.constant((self.distance - row as i64) as f64), lanes)
                 };
-                let bias = self.bias.map(|bias| simd.load(&bias[row * width + c * S::LANES..]));
+                let bias = match bias {
+                    Some(bias) => Some(simd.load(&bias[row * width + c * S::LANES..])),
+                    None => None,
+                };
                 let seen = self.bounds.map(|bounds| Seen { key, start: bounds[c][0], end: bounds[c][1] });
                 let mut s = simd.load(p);
                 if !raw {

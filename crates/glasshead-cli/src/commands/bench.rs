@@ -5,8 +5,8 @@ use std::time::Instant;
 use glasshead::{
     Error, Result,
     attention::{
-        Attended, Attention, AttentionError, Element, InstructionSet, Read, Shape, TensorView, ceilings,
-        reference,
+        Attended, Attention, AttentionError, Element, InstructionSet, Mask, MaskValues, Read, Shape,
+        TensorView, ceilings, reference,
     },
     report::{Block, Document, RowKind, Table, table},
 };
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::attend::{Brain, Half, hint_for, in_pool};
 use crate::{
     MEMORY,
-    args::{BenchArgs, BenchAttentionArgs, BenchFormat, BenchWhat, DtypeArg},
+    args::{BenchArgs, BenchAttentionArgs, BenchFormat, BenchWhat, DtypeArg, LayoutArg, MaskArg},
     printer,
 };
 
@@ -24,6 +24,8 @@ const SECONDS: f64 = 2.0;
 const LEAST_RUNS: usize = 5;
 /// How long each ceiling is measured, before the runs and after them.
 const CEILING_SECONDS: f64 = 0.2;
+/// What a tenth of the normal numbers is above.
+const TENTH: f32 = 1.281_551_6;
 /// Rows that are compared with the reference.
 const SAMPLED_ROWS: usize = 64;
 
@@ -62,7 +64,21 @@ fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
         Some(name) => InstructionSet::from_name(name).map_err(wrong)?,
         None => InstructionSet::default_here().map_err(wrong)?,
     };
-    let view = |values, shape| TensorView::contiguous(values, shape).map_err(wrong);
+    let view = |values, [batch, heads, tokens, dim]: [usize; 4]| {
+        match args.layout {
+            LayoutArg::Heads => TensorView::contiguous(values, [batch, heads, tokens, dim]),
+            LayoutArg::Tokens => TensorView::from_tokens(values, batch, tokens, heads, dim),
+        }
+        .map_err(wrong)
+    };
+    let mask = match args.mask {
+        Some(_) => random.array::<f32>([1, 1, queries, keys])?,
+        None => Vec::new(),
+    };
+    let visible: Vec<bool> = mask.iter().map(|x| *x < TENTH).collect();
+    let hide = |x: &f32| if *x < TENTH { *x } else { f32::NEG_INFINITY };
+    let additive: Vec<f32> = mask.iter().map(hide).collect();
+    let slopes: Vec<f32> = (1..=heads).map(|head| (-8.0 * head as f32 / heads as f32).exp2()).collect();
     let mut request = Attention::new(
         view(&q, [batch, heads, queries, dim])?,
         view(&k, [batch, kv_heads, keys, dim])?,
@@ -75,6 +91,16 @@ fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
     }
     if let Some(window) = args.window {
         request = request.window(window);
+    }
+    if let Some(kind) = args.mask {
+        let values = match kind {
+            MaskArg::Bool => MaskValues::Bool(&visible),
+            MaskArg::Additive => MaskValues::F32(&additive),
+        };
+        request = request.mask(Mask::new(values, &[queries, keys]).map_err(wrong)?);
+    }
+    if args.alibi {
+        request = request.alibi_slopes(&slopes);
     }
     let read = Read::parse(&args.read.join(","), &Shape { batch, heads, queries, keys }).map_err(wrong)?;
     let request = request.read(read);
