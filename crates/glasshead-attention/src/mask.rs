@@ -235,6 +235,7 @@ impl<'a> Visibility<'a> {
         let (queries, keys) = match self.packed {
             None => (0..self.queries, 0..self.keys),
             Some(packed) => {
+                // At least 1: the first sequence starts at 0.
                 let s = packed.queries.partition_point(|start| *start <= query);
                 (packed.queries[s - 1]..packed.queries[s], packed.keys[s - 1]..packed.keys[s])
             }
@@ -248,6 +249,11 @@ impl<'a> Visibility<'a> {
         let first = (query - queries.start) as i64;
         let position = first.saturating_add(offset).saturating_add(keys.start as i64);
         Place { keys, position }
+    }
+
+    /// The first key of the sequence of this query.
+    pub(crate) fn first_key(&self, query: usize) -> usize {
+        self.place(query).keys.start
     }
 
     /// The position of a query on the axis of the keys.

@@ -4,7 +4,7 @@
 //! which is the relative error of its weight, and the output is rounded to its own type.
 
 use glasshead_attention::{
-    Attention, Causal, Element, InstructionSet, Mask, MaskValues, Read, TensorView, Window, reference,
+    Attention, Causal, Element, InstructionSet, Mask, MaskValues, Packed, Read, TensorView, Window, reference,
 };
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -327,6 +327,77 @@ proptest! {
         let whole = both.request(&arrays).run().unwrap().out;
         let first = alone.request(&arrays).run().unwrap().out;
         prop_assert!(first.iter().zip(&whole).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Packed sequences give what each of them gives alone, to the bit.
+    #[test]
+    fn packed_sequences_are_those_sequences_alone(
+        case in cases(),
+        lengths in proptest::collection::vec((0usize..60, 0usize..200), 1..6),
+    ) {
+        let starts = |len: fn(&(usize, usize)) -> usize| -> Vec<usize> {
+            let ends = lengths.iter().scan(0, |end, lengths| { *end += len(lengths); Some(*end) });
+            std::iter::once(0).chain(ends).collect()
+        };
+        let (queries, keys) = (starts(|lengths| lengths.0), starts(|lengths| lengths.1));
+        let case = Case {
+            batch: 1,
+            queries: queries[lengths.len()],
+            keys: keys[lengths.len()],
+            mask: None,
+            lengths: false,
+            token_major: true,
+            ..case
+        };
+        let arrays = case.arrays::<f32>();
+        let packed = Packed { queries: &queries, keys: &keys };
+        let request = case.request(&arrays).packed(packed);
+        let exact = reference::attention(&request).unwrap();
+        for set in InstructionSet::here() {
+            let got = request.clone().instruction_set(set).run().unwrap().out;
+            prop_assert!(got.iter().zip(&exact.out).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4));
+            for s in 0..lengths.len() {
+                let part = |data, heads: usize, starts: &[usize], dim: usize| {
+                    let len = starts[s + 1] - starts[s];
+                    let data: &[f32] = data;
+                    TensorView::from_tokens(&data[starts[s] * heads * dim..], 1, len, heads, dim).unwrap()
+                };
+                let mut alone = Attention::new(
+                    part(&arrays.q, case.heads(), &queries, case.dim),
+                    part(&arrays.k, case.kv_heads, &keys, case.dim),
+                    part(&arrays.v, case.kv_heads, &keys, case.value_dim),
+                )
+                .window(case.window)
+                .softcap(case.softcap)
+                .instruction_set(set);
+                if let Some(causal) = case.causal {
+                    alone = alone.causal(causal);
+                }
+                if case.sinks {
+                    alone = alone.sinks(&arrays.sinks);
+                }
+                if case.alibi {
+                    alone = alone.alibi_slopes(&arrays.slopes);
+                }
+                let alone = alone.run().unwrap().out;
+                let len = queries[s + 1] - queries[s];
+                for head in 0..case.heads() {
+                    let whole = &got[(head * case.queries + queries[s]) * case.value_dim..][..len * case.value_dim];
+                    let part = &alone[head * len * case.value_dim..][..len * case.value_dim];
+                    prop_assert!(whole.iter().zip(part).all(|(a, b)| a.to_bits() == b.to_bits()), "{:?} {}", set, s);
+                }
+            }
+        }
+    }
+
+    /// Long keys, few queries: more than one chunk, and groups of every size.
+    #[test]
+    fn decode_is_within_twice_the_plain_error(case in cases(), queries in 1usize..20, keys in 400usize..1700) {
+        Case { queries, keys, ..case }.check::<f32>(0.0, 0.0);
     }
 }
 

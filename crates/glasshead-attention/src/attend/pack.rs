@@ -35,8 +35,8 @@ pub(super) struct Source<'a, T: Element> {
     dense: Option<Rows<'a, T>>,
 }
 
-/// Rows farther apart than this many times their length are copied: they would fall into few sets of the
-/// first cache, and each onto a page of its own.
+/// Rows farther apart than this many times their length fall into few sets of the first cache, and each onto
+/// a page of its own.
 const FAR: usize = 2;
 
 impl<'a, T: Element> Source<'a, T> {
@@ -44,7 +44,7 @@ impl<'a, T: Element> Source<'a, T> {
         let dim = view.shape()[3];
         let dense = view.dense(batch, head);
         let rows = view.rows(batch, head).map(|(values, stride)| Rows { values, stride });
-        let in_place = rows.filter(|rows| padded == dim && rows.stride <= FAR * dim);
+        let in_place = rows.filter(|_| padded == dim);
         Self {
             view,
             batch,
@@ -53,6 +53,14 @@ impl<'a, T: Element> Source<'a, T> {
             in_place,
             dense: dense.map(|(values, stride)| Rows { values, stride }),
         }
+    }
+
+    /// Copies blocks whose rows lie far apart: for values, of which every row is touched again for every few
+    /// dims. Keys are read in one go, and gain nothing.
+    pub(super) fn gathered(mut self) -> Self {
+        let dim = self.view.shape()[3];
+        self.in_place = self.in_place.filter(|rows| rows.stride <= FAR * dim);
+        self
     }
 
     /// Whether blocks are not copied.

@@ -101,7 +101,7 @@ impl<T: Element> Panel<'_, '_, T> {
             ranges.iter().filter(|range| range.start < range.end).map(|range| range.start).min().unwrap_or(0);
         let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
         let k_source = Source::new(problem.k, batch, head / problem.group, dim);
-        let v_source = Source::new(problem.v, batch, head / problem.group, value_dim);
+        let v_source = Source::new(problem.v, batch, head / problem.group, value_dim).gathered();
 
         // What the second cache holds since the panel before needs no fetching.
         let in_place = k_source.is_in_place() && v_source.is_in_place();

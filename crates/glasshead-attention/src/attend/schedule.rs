@@ -43,6 +43,8 @@ struct Decoded {
     queries: Range<usize>,
     /// What some query sees.
     keys: Range<usize>,
+    /// The first key of the sequence: what multiples of [`CHUNK`] are counted from.
+    first: usize,
     /// Where the partial results of its first key head start.
     start: usize,
     /// Values of one chunk's partial result.
@@ -50,12 +52,12 @@ struct Decoded {
 }
 
 impl Decoded {
-    /// The chunks of keys, cut at multiples of [`CHUNK`]. At least one, so that there is something to merge.
+    /// The chunks of keys, cut at multiples of [`CHUNK`] from the first. At least one, so that there is something to merge.
     fn chunks(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
-        let Range { start, end } = self.keys;
-        let first = start / CHUNK;
-        let last = end.div_ceil(CHUNK).max(first + 1);
-        (first..last).map(move |at| start.max(at * CHUNK)..end.min((at + 1) * CHUNK))
+        let (first, Range { start, end }) = (self.first, self.keys.clone());
+        let from = start.saturating_sub(first) / CHUNK;
+        let to = end.saturating_sub(first).div_ceil(CHUNK).max(from + 1);
+        (from..to).map(move |at| start.max(first + at * CHUNK)..end.min(first + (at + 1) * CHUNK))
     }
 }
 
@@ -69,12 +71,13 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
     let mut decoded = Vec::new();
     let mut partials_len = 0;
     for batch in 0..problem.batch {
-        for queries in problem.visibility.sequences().filter(|queries| few(queries)) {
+        for queries in problem.visibility.sequences().filter(few) {
             let seen = queries.clone().map(|query| problem.visibility.keys(batch, query));
             let seen = seen.filter(|keys| !keys.is_empty());
             let keys = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
             let unit = problem.group * queries.len() * layout.row();
-            let this = Decoded { batch, queries, keys, start: partials_len, unit };
+            let first = problem.visibility.first_key(queries.start);
+            let this = Decoded { batch, queries, keys, first, start: partials_len, unit };
             partials_len += problem.heads / problem.group * this.chunks().len() * unit;
             decoded.push(this);
         }
@@ -178,5 +181,5 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
 }
 
 fn few(queries: &Range<usize>) -> bool {
-    queries.len() < FEW_QUERIES
+    (1..FEW_QUERIES).contains(&queries.len())
 }

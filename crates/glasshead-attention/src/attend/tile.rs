@@ -34,7 +34,7 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
         let keys = p.len() / (COLUMNS * S::LANES);
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
         let mut key = 0;
-        while keys - key >= ROWS {
+        while worth(keys - key, ROWS) {
             ahead(key);
             max = self.multiply_rows::<S, ROWS>(simd, key, p, max);
             key += ROWS;
@@ -151,6 +151,12 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
     }
 }
 
+/// Whether a tile of so many rows is the best start on what is left, where tiles of 4 and of 1 do the rest.
+#[inline(always)]
+fn worth(left: usize, rows: usize) -> bool {
+    left >= 2 * rows || left >= rows && (left - rows) % 4 <= left % 4
+}
+
 /// o·shrink + vᵀ·p: `p [keys, queries]`, `o [dim, queries]`.
 #[inline(always)]
 pub(super) fn mix<S: Simd, const ROWS: usize, const MOST: usize>(
@@ -163,11 +169,11 @@ pub(super) fn mix<S: Simd, const ROWS: usize, const MOST: usize>(
     let dim = o.len() / (COLUMNS * S::LANES);
     let mut d = 0;
     // Two of ROWS are better than one of MOST and a small rest.
-    while dim - d >= MOST && dim - d != 2 * ROWS {
+    while worth(dim - d, MOST) && dim - d != 2 * ROWS {
         mix_rows::<S, MOST>(simd, p, v, shrink, o, d);
         d += MOST;
     }
-    while dim - d >= ROWS {
+    while worth(dim - d, ROWS) {
         mix_rows::<S, ROWS>(simd, p, v, shrink, o, d);
         d += ROWS;
     }
