@@ -168,8 +168,7 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
         workspace::with(|workspace| {
             let sink = problem.sinks.map(|sinks| sinks[*head]);
             let (stride, value_dim) = (sequence.unit, problem.value_dim);
-            let merge =
-                Merge { partials, stride, value_dim, sink, out: &mut **out, workspace: &mut *workspace };
+            let merge = Merge { partials, stride, value_dim, sink, out, workspace: &mut *workspace };
             if !T::Number::dispatch(isa, merge) {
                 let query = sequence.queries.start + *i;
                 rowwise::one(problem, sequence.batch, *head, query, &mut workspace.row, out);

@@ -123,8 +123,15 @@ pub trait Kernel<N> {
 
 impl Number for f32 {
     // A weighted minimax fit, then the last bits searched for the smallest error of the whole computation.
-    const EXP2: &'static [f32] =
-        &[1.0, 0.693_147_2, 0.240_226_45, 0.055_503_327, 0.009_618_437, 0.001_339_887_4, 0.000_153_533_62];
+    const EXP2: &'static [f32] = &[
+        1.0,
+        std::f32::consts::LN_2,
+        0.240_226_45,
+        0.055_503_327,
+        0.009_618_437,
+        0.001_339_887_4,
+        0.000_153_533_62,
+    ];
     const TANH_SMALL: f32 = 0.625;
 
     #[inline(always)]
