@@ -115,9 +115,10 @@ fn slow(used: Option<InstructionSet>) -> Vec<String> {
     }
     slow.extend(
         [
-            "F64 arrays, and every readout of `attend --read`: computed row by row in f64, by the reference.",
-            "F16 and BF16 arrays: converted to f32 block by block.",
-            "One query at a time over long keys: fills one lane of a vector.",
+            "Every readout of `attend --read`: computed row by row in f64, by the reference.",
+            "F64 arrays: half as many numbers in a vector, and arithmetic in f64.",
+            "F16 and BF16 arrays: widened to f32; the bf16 instructions of the CPU are not used.",
+            "Few queries over long keys in small memory pages: each page has to be looked up (huge pages help).",
         ]
         .map(str::to_owned),
     );
