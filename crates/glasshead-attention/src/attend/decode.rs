@@ -200,7 +200,7 @@ impl<T: Element> Row<'_, '_, T> {
         let base = simd.sub(simd.constant(0.0), base);
         let mut sum = simd.constant(0.0);
         for p in p.chunks_exact_mut(S::LANES) {
-            let e = exp2(simd, simd.mul_add(simd.load(p), unit, base));
+            let e = exp2(simd, simd.mul_add_once(simd.load(p), unit, base));
             sum = simd.add(sum, e);
             simd.store(e, p);
         }

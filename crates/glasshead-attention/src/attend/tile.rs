@@ -79,7 +79,7 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
         let mut sum = [zero; COLUMNS];
         for p in p.chunks_exact_mut(width) {
             for (c, p) in p.chunks_exact_mut(S::LANES).enumerate() {
-                let e = exp2(simd, simd.mul_add(simd.load(p), unit, base[c]));
+                let e = exp2(simd, simd.mul_add_once(simd.load(p), unit, base[c]));
                 sum[c] = simd.add(sum[c], e);
                 simd.store(e, p);
             }
