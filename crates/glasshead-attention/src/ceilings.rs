@@ -1,11 +1,11 @@
 //! What this machine can do at best: the ceilings that a figure is a fraction of. Measured, not looked up,
 //! on the threads of the caller's pool, so that a noisy minute lowers ceiling and figure alike.
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, marker::PhantomData, time::Instant};
 
 use crate::{
-    InstructionSet,
-    isa::{Kernel, Number, Simd},
+    Element, InstructionSet,
+    isa::{Dot, Kernel, Number, Simd},
     threads,
 };
 
@@ -16,13 +16,18 @@ const STEPS: usize = 4096;
 /// Bytes that no cache holds.
 const BUFFER: usize = 1 << 28;
 
-/// Billions of f32 operations per second of multiply-adds on registers alone, over all threads of the pool:
-/// the best of several runs that last about `seconds` together.
-pub fn fma_gflops(isa: InstructionSet, seconds: f64) -> f64 {
+/// Billions of operations per second of multiply-adds on registers alone, the kind by which products of `T` are
+/// formed, over all threads of the pool: the best of several runs that last about `seconds` together.
+pub fn fma_gflops<T: Element>(isa: InstructionSet, seconds: f64) -> f64 {
     let runs = 64;
-    let flops = (threads::count() * runs * STEPS * SUMS * isa.lanes() * 2) as f64;
+    let fma = || T::run(isa, Fma::<T>(PhantomData));
+    let flops = (threads::count() * runs * fma()) as f64;
     best(seconds, || {
-        threads::on_each(|| (0..runs).for_each(|_| f32::dispatch(isa, Fma)));
+        threads::on_each(|| {
+            (0..runs).for_each(|_| {
+                fma();
+            });
+        });
     })
     .map_or(0.0, |time| flops / time / 1e9)
 }
@@ -58,21 +63,25 @@ fn best(seconds: f64, mut run: impl FnMut()) -> Option<f64> {
     best
 }
 
-struct Fma;
+struct Fma<T>(PhantomData<T>);
 
-impl Kernel<f32> for Fma {
-    type Out = ();
+impl<T: Element> Kernel<T::Number> for Fma<T> {
+    /// Operations.
+    type Out = usize;
 
     #[inline(always)]
-    fn run<S: Simd<N = f32>>(self, simd: S) {
-        let (a, b) = (simd.splat(black_box(0.999)), simd.splat(black_box(1e-3)));
-        let mut sums = [simd.splat(black_box(1.0)); SUMS];
+    fn run<S: Simd<N = T::Number>>(self, simd: S) -> usize {
+        let zero = T::Number::default();
+        let item = |x: f64| <T::Dot<S> as Dot<S>>::item(T::Number::from_f64(x), zero);
+        let (a, b) = (simd.splat(black_box(item(0.999))), simd.splat(black_box(item(1e-3))));
+        let mut sums = [simd.constant(black_box(1.0)); SUMS];
         for _ in 0..STEPS {
             for sum in &mut sums {
-                *sum = simd.mul_add(*sum, a, b);
+                *sum = <T::Dot<S> as Dot<S>>::mul_add(simd, a, b, *sum);
             }
         }
         black_box(sums);
+        STEPS * SUMS * S::LANES * <T::Dot<S> as Dot<S>>::DEPTH * 2
     }
 }
 
@@ -101,12 +110,16 @@ impl Kernel<f32> for Read<'_> {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     #[test]
     fn ceilings_are_numbers_above_zero() {
         for isa in InstructionSet::here() {
-            assert!(fma_gflops(isa, 0.01) > 0.1);
+            assert!(fma_gflops::<f32>(isa, 0.01) > 0.1);
+            assert!(fma_gflops::<f64>(isa, 0.01) > 0.1);
+            assert!(fma_gflops::<bf16>(isa, 0.01) > 0.1);
         }
         assert!(read_gbps(InstructionSet::Scalar, 0.01) > 0.1);
     }

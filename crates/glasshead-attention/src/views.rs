@@ -98,12 +98,6 @@ impl<'a, T: Element> TensorView<'a, T> {
         let unit = dim_stride == 1 || dim == 1;
         (unit && tokens > 0).then(|| (&self.data[batch * batch_stride + head * head_stride..], token_stride))
     }
-
-    /// As [`TensorView::dense`], where kernels compute in the type of the values.
-    pub(crate) fn rows(&self, batch: usize, head: usize) -> Option<(&'a [T::Number], usize)> {
-        let (values, stride) = self.dense(batch, head)?;
-        Some((T::as_numbers(values)?, stride))
-    }
 }
 
 impl<'a, T: Element> Vector<'a, T> {

@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use super::{ranges::MAX_LANES, workspace::LINE};
 use crate::{
     Element, TensorView,
-    isa::{COLUMNS, Simd},
+    isa::{COLUMNS, Dot, Simd},
     mask::Mask,
 };
 
@@ -22,7 +22,7 @@ impl<'a, N> Rows<'a, N> {
     }
 }
 
-/// The keys or values of one head: where they lie if kernels can use that, else to be copied block by block.
+/// The keys or values of one head: where they lie if products can use that, else to be copied block by block.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a, T: Element> {
     view: TensorView<'a, T>,
@@ -30,7 +30,8 @@ pub(super) struct Source<'a, T: Element> {
     head: usize,
     /// What a row is padded to with zeros.
     padded: usize,
-    in_place: Option<Rows<'a, T::Number>>,
+    /// The largest stride that is used in place.
+    far: usize,
     /// Where they lie with dims side by side, in their own type.
     dense: Option<Rows<'a, T>>,
 }
@@ -41,31 +42,15 @@ const FAR: usize = 2;
 
 impl<'a, T: Element> Source<'a, T> {
     pub(super) fn new(view: TensorView<'a, T>, batch: usize, head: usize, padded: usize) -> Self {
-        let dim = view.shape()[3];
-        let dense = view.dense(batch, head);
-        let rows = view.rows(batch, head).map(|(values, stride)| Rows { values, stride });
-        let in_place = rows.filter(|_| padded == dim);
-        Self {
-            view,
-            batch,
-            head,
-            padded,
-            in_place,
-            dense: dense.map(|(values, stride)| Rows { values, stride }),
-        }
+        let dense = view.dense(batch, head).map(|(values, stride)| Rows { values, stride });
+        Self { view, batch, head, padded, far: usize::MAX, dense }
     }
 
     /// Copies blocks whose rows lie far apart: for values, of which every row is touched again for every few
     /// dims. Keys are read in one go, and gain nothing.
     pub(super) fn gathered(mut self) -> Self {
-        let dim = self.view.shape()[3];
-        self.in_place = self.in_place.filter(|rows| rows.stride <= FAR * dim);
+        self.far = FAR * self.view.shape()[3];
         self
-    }
-
-    /// Whether blocks are not copied.
-    pub(super) fn is_in_place(&self) -> bool {
-        self.in_place.is_some()
     }
 
     /// All rows where they lie, in their own type, if they need no padding.
@@ -73,39 +58,92 @@ impl<'a, T: Element> Source<'a, T> {
         self.dense.filter(|_| self.padded == self.view.shape()[3])
     }
 
-    /// The rows of these tokens, in place or copied to `room`.
+    /// All rows where they lie, as items along the dims.
+    pub(super) fn in_place<S: Simd<N = T::Number>, D: Dot<S>>(&self) -> Option<Rows<'a, D::Item>> {
+        let Rows { values, stride } = self.unpadded()?;
+        if stride > self.far || stride % D::DEPTH > 0 {
+            return None;
+        }
+        Some(Rows { values: D::in_place(values)?, stride: stride / D::DEPTH })
+    }
+
+    /// As [`Source::in_place`], as items along the tokens.
+    pub(super) fn pairs_in_place<S: Simd<N = T::Number>, D: Dot<S>>(&self) -> Option<Rows<'a, D::Item>> {
+        if D::DEPTH == 1 { self.in_place::<S, D>() } else { None }
+    }
+
+    /// The rows of these tokens as items along the dims, in place or copied to `room`.
     #[inline(always)]
-    pub(super) fn block<'b, S: Simd<N = T::Number>>(
+    pub(super) fn block<'b, S: Simd<N = T::Number>, D: Dot<S>>(
         &self,
         simd: S,
         tokens: Range<usize>,
         room: &'b mut super::workspace::Lines<T::Number>,
-    ) -> Rows<'b, T::Number>
+    ) -> Rows<'b, D::Item>
     where
         'a: 'b,
     {
-        if let Some(rows) = self.in_place {
+        if let Some(rows) = self.in_place::<S, D>() {
             return rows.skip(tokens.start);
         }
-        let room = room.get(tokens.len() * self.padded);
-        for (to, token) in room.chunks_exact_mut(self.padded).zip(tokens) {
+        let stride = self.padded / D::DEPTH;
+        let room = room.get(tokens.len() * stride);
+        for (to, token) in room.chunks_exact_mut(stride).zip(tokens) {
             let vector = self.view.vector(self.batch, self.head, token);
             let mut done = 0;
-            if let Some(from) = vector.as_slice() {
+            if D::DEPTH == 1
+                && let Some(from) = vector.as_slice()
+            {
                 while done + S::LANES <= from.len() {
                     simd.store(T::load(simd, &from[done..]), &mut to[done..]);
                     done += S::LANES;
                 }
             }
-            let rest = vector.iter().skip(done);
-            for (to, from) in to[done..]
-                .iter_mut()
-                .zip(rest.map(T::to_number).chain(std::iter::repeat(T::Number::default())))
-            {
-                *to = from;
+            let zero = T::Number::default();
+            let mut rest = vector.iter().skip(done * D::DEPTH).map(T::to_number);
+            for to in &mut to[done..] {
+                let first = rest.next().unwrap_or(zero);
+                let second = if D::DEPTH == 2 { rest.next().unwrap_or(zero) } else { zero };
+                *to = D::item(first, second);
             }
         }
-        Rows { values: room, stride: self.padded }
+        Rows { values: D::items(room), stride }
+    }
+
+    /// The rows of these tokens as items along the tokens: row r holds tokens DEPTH · r and following.
+    #[inline(always)]
+    pub(super) fn pairs<'b, S: Simd<N = T::Number>, D: Dot<S>>(
+        &self,
+        simd: S,
+        tokens: Range<usize>,
+        room: &'b mut super::workspace::Lines<T::Number>,
+    ) -> Rows<'b, D::Item>
+    where
+        'a: 'b,
+    {
+        if D::DEPTH == 1 {
+            return self.block::<S, D>(simd, tokens, room);
+        }
+        let room = room.get(tokens.len().div_ceil(2) * self.padded);
+        for (to, token) in room.chunks_exact_mut(self.padded).zip(tokens.clone().step_by(2)) {
+            let first = self.view.vector(self.batch, self.head, token);
+            let second = (token + 1 < tokens.end).then(|| self.view.vector(self.batch, self.head, token + 1));
+            let mut done = 0;
+            if let (Some(first), Some(second)) =
+                (first.as_slice(), second.and_then(|second| second.as_slice()))
+            {
+                while done + S::LANES <= first.len() {
+                    let (first, second) = (T::load(simd, &first[done..]), T::load(simd, &second[done..]));
+                    simd.store(D::join(simd, first, second), &mut to[done..]);
+                    done += S::LANES;
+                }
+            }
+            let mut second = second.into_iter().flat_map(|second| second.iter().skip(done).map(T::to_number));
+            for (to, first) in to[done..].iter_mut().zip(first.iter().skip(done).map(T::to_number)) {
+                *to = D::item(first, second.next().unwrap_or_default());
+            }
+        }
+        Rows { values: D::items(room), stride: self.padded }
     }
 
     /// Asks for the cache lines of these tokens.
@@ -116,17 +154,17 @@ impl<'a, T: Element> Source<'a, T> {
             for token in tokens {
                 let row = values.get(token * stride..).unwrap_or_default();
                 for line in row[..dim.min(row.len())].chunks(LINE / size_of::<T>()) {
-                    simd.prefetch(line);
+                    simd.prefetch(line.as_ptr());
                 }
             }
         }
     }
 }
 
-/// Copies `count` queries from `[batch, head, start]` on as `[dim, queries]`; lanes without a query of their
-/// own repeat the last one.
+/// Copies `count` queries from `[batch, head, start]` on as items `[depth, queries]`; lanes without a query of
+/// their own repeat the last one.
 #[inline(always)]
-pub(super) fn pack_queries<S: Simd<N = T::Number>, T: Element>(
+pub(super) fn pack_queries<S: Simd<N = T::Number>, D: Dot<S>, T: Element>(
     simd: S,
     queries: TensorView<T>,
     [batch, head, start]: [usize; 3],
@@ -134,24 +172,34 @@ pub(super) fn pack_queries<S: Simd<N = T::Number>, T: Element>(
     to: &mut [T::Number],
 ) {
     let width = COLUMNS * S::LANES;
-    let dim = to.len() / width;
-    let rows = queries.rows(batch, head);
+    let depth = to.len() / width;
+    let source = Source::new(queries, batch, head, depth * D::DEPTH);
+    let (items, dense) = (source.in_place::<S, D>(), source.unpadded());
     for block in (0..width).step_by(S::LANES) {
-        let mut d = 0;
-        if let Some((rows, stride)) = rows.filter(|_| block + S::LANES <= count) {
-            while d + S::LANES <= dim {
-                let from = &rows[(start + block) * stride + d..];
-                simd.transpose(from, stride, &mut to[d * width + block..], width);
-                d += S::LANES;
+        let mut done = 0;
+        if block + S::LANES <= count {
+            while done + S::LANES <= depth {
+                let to = &mut to[done * width + block..];
+                if let Some(Rows { values, stride }) = items {
+                    simd.transpose(&values[(start + block) * stride + done..], stride, to, width);
+                } else if let (1, Some(Rows { values, stride })) = (D::DEPTH, dense) {
+                    simd.transpose(&values[(start + block) * stride + done..], stride, to, width);
+                } else {
+                    break;
+                }
+                done += S::LANES;
             }
         }
-        if d == dim {
+        if done == depth {
             continue;
         }
         for lane in block..block + S::LANES {
             let vector = queries.vector(batch, head, start + lane.min(count - 1));
-            for (to, value) in to.chunks_exact_mut(width).zip(vector.iter()).skip(d) {
-                to[lane] = value.to_number();
+            let mut rest = vector.iter().skip(done * D::DEPTH).map(T::to_number);
+            for to in to.chunks_exact_mut(width).skip(done) {
+                let first = rest.next().unwrap_or_default();
+                let second = if D::DEPTH == 2 { rest.next().unwrap_or_default() } else { first };
+                to[lane] = D::item(first, second);
             }
         }
     }
@@ -214,9 +262,7 @@ pub(super) fn unpack<S: Simd<N = T::Number>, T: Element>(
             }
             simd.transpose(o, width, square, S::LANES);
             for (out, row) in out.chunks_exact_mut(dim).zip(square.chunks_exact(S::LANES)) {
-                for (out, x) in out[d - S::LANES..d].iter_mut().zip(row) {
-                    *out = T::from_number(*x);
-                }
+                T::store(simd, simd.load(row), &mut out[d - S::LANES..]);
             }
         }
         for (i, out) in out.chunks_exact_mut(dim).enumerate() {

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     Element,
-    isa::{COLUMNS, Kernel, Number, Simd},
+    isa::{COLUMNS, Dot, Kernel, Number, Simd},
     softmax::exp2,
 };
 
@@ -65,17 +65,17 @@ impl<T: Element> Kernel<T::Number> for Panel<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd<N = T::Number>>(self, simd: S) {
         // Both are constants of S: one arm is left after compilation.
-        match (S::ROWS, S::MOST_ROWS) {
-            (8, 12) => self.attend::<S, 8, 12>(simd),
-            (6, 6) => self.attend::<S, 6, 6>(simd),
-            _ => self.attend::<S, 4, 4>(simd),
+        match S::ROWS {
+            8 => self.attend::<S, T::Dot<S>, 8>(simd),
+            6 => self.attend::<S, T::Dot<S>, 6>(simd),
+            _ => self.attend::<S, T::Dot<S>, 4>(simd),
         }
     }
 }
 
 impl<T: Element> Panel<'_, '_, T> {
     #[inline(always)]
-    fn attend<S: Simd<N = T::Number>, const ROWS: usize, const MOST: usize>(self, simd: S) {
+    fn attend<S: Simd<N = T::Number>, D: Dot<S>, const ROWS: usize>(self, simd: S) {
         let Self { problem, batch, head, first, next, out, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
@@ -85,10 +85,17 @@ impl<T: Element> Panel<'_, '_, T> {
         let query_at = |tile: usize, lane: usize| first + (tile * width + lane).min(count - 1);
         let terms = Terms::new(problem, head);
 
-        let q = workspace.q.get(tiles * dim * width);
-        for (tile, q) in q.chunks_exact_mut(dim * width).enumerate() {
+        let depth = dim.div_ceil(D::DEPTH);
+        let q = workspace.q.get(tiles * depth * width);
+        for (tile, q) in q.chunks_exact_mut(depth * width).enumerate() {
             let start = first + tile * width;
-            pack_queries(simd, problem.q, [batch, head, start], (count - tile * width).min(width), q);
+            pack_queries::<S, D, T>(
+                simd,
+                problem.q,
+                [batch, head, start],
+                (count - tile * width).min(width),
+                q,
+            );
         }
         let o = workspace.o.get(tiles * value_dim * width);
         o.fill(T::Number::default());
@@ -100,18 +107,18 @@ impl<T: Element> Panel<'_, '_, T> {
         let start =
             ranges.iter().filter(|range| range.start < range.end).map(|range| range.start).min().unwrap_or(0);
         let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-        let k_source = Source::new(problem.k, batch, head / problem.group, dim);
+        let k_source = Source::new(problem.k, batch, head / problem.group, depth * D::DEPTH);
         let v_source = Source::new(problem.v, batch, head / problem.group, value_dim).gathered();
 
         // What the second cache holds since the panel before needs no fetching.
-        let in_place = k_source.is_in_place() && v_source.is_in_place();
+        let in_place = k_source.in_place::<S, D>().is_some() && v_source.pairs_in_place::<S, D>().is_some();
         let held = in_place && first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
         let next =
             next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
         for start in (start..end).step_by(KEYS) {
             let block = start..end.min(start + KEYS);
-            let k = k_source.block(simd, block.clone(), &mut workspace.k);
-            let v = v_source.block(simd, block.clone(), &mut workspace.v);
+            let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
+            let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
 
             let parts = tiles * (KEYS / ROWS);
             let ahead = match next {
@@ -128,16 +135,19 @@ impl<T: Element> Panel<'_, '_, T> {
                 if from >= to {
                     continue;
                 }
+                // Items of v hold keys from a multiple of DEPTH on.
+                let item = (from - block.start) / D::DEPTH;
+                let from = block.start + item * D::DEPTH;
                 let p = &mut workspace.p.get(KEYS * width)[..(to - from) * width];
                 let scores = Scores {
-                    q: &q[tile * dim * width..(tile + 1) * dim * width],
+                    q: &q[tile * depth * width..(tile + 1) * depth * width],
                     k: k.skip(from - block.start),
-                    dim,
+                    depth,
                     terms,
                     distance: problem.visibility.position(first + tile * width).saturating_sub(from as i64),
                     bounds: ranges.bounds(simd, from, to - from),
                 };
-                let max = scores.multiply::<S, ROWS>(simd, p, |key| {
+                let max = scores.multiply::<S, D, ROWS>(simd, p, |key| {
                     ahead.fetch(simd, tile * (KEYS / ROWS) + key / ROWS);
                 });
                 let mut bias = None;
@@ -147,9 +157,9 @@ impl<T: Element> Panel<'_, '_, T> {
                     pack_bias(simd, mask, [batch, head], queries, from..to, room);
                     bias = Some(&*room);
                 }
-                let shrink = scores.weigh(simd, p, max, bias, &mut running[tile]);
+                let shrink = scores.weigh::<S, D>(simd, p, max, bias, &mut running[tile]);
                 let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
-                mix::<S, ROWS, MOST>(simd, p, v.skip(from - block.start), shrink, o);
+                mix::<S, D, ROWS>(simd, p, v.skip(item), shrink, o);
             }
         }
 

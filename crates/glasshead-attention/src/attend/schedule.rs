@@ -143,14 +143,11 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
         workspace::with(|workspace| match task {
             Task::Panel { batch, head, first, next, out } => {
                 let (batch, head, first, next) = (*batch, *head, *first, *next);
-                T::Number::dispatch(isa, Panel { problem, batch, head, first, next, out, workspace });
+                T::run(isa, Panel { problem, batch, head, first, next, out, workspace });
             }
             Task::Chunk { batch, key_head, queries, keys, partial } => {
                 let (batch, key_head, queries, keys) = (*batch, *key_head, queries.clone(), keys.clone());
-                T::Number::dispatch(
-                    isa,
-                    Chunk { problem, batch, key_head, queries, keys, partial, workspace },
-                );
+                T::run(isa, Chunk { problem, batch, key_head, queries, keys, partial, workspace });
             }
         });
     });

@@ -6,26 +6,28 @@ use super::{
     score::{Running, Seen, Terms},
 };
 use crate::{
-    isa::{COLUMNS, Grid, Number, Simd, product},
+    isa::{COLUMNS, Dot, Grid, Number, Simd, product},
     softmax::exp2,
 };
 
 /// What makes the scores of one tile of queries and one block of keys.
-pub(super) struct Scores<'a, N, F> {
-    /// `[dim, queries]`
+pub(super) struct Scores<'a, N, F, I> {
+    /// Items of queries, `[depth, queries]`
     pub(super) q: &'a [N],
-    pub(super) k: Rows<'a, N>,
-    pub(super) dim: usize,
+    /// Items of keys
+    pub(super) k: Rows<'a, I>,
+    /// Items of a key
+    pub(super) depth: usize,
     pub(super) terms: Terms<N>,
     /// Position of the first query minus the first key of the block.
     pub(super) distance: i64,
     pub(super) bounds: Option<[[F; 2]; COLUMNS]>,
 }
 
-impl<N: Number, F: Copy> Scores<'_, N, F> {
+impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
     /// Fills `p [keys, queries]` with q·k; the largest. `ahead` is called with a key now and then.
     #[inline(always)]
-    pub(super) fn multiply<S: Simd<N = N, F = F>, const ROWS: usize>(
+    pub(super) fn multiply<S: Simd<N = N, F = F>, D: Dot<S, Item = I>, const ROWS: usize>(
         &self,
         simd: S,
         p: &mut [N],
@@ -36,25 +38,25 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
         let mut key = 0;
         while worth(keys - key, ROWS) {
             ahead(key);
-            max = self.multiply_rows::<S, ROWS>(simd, key, p, max);
+            max = self.multiply_rows::<S, D, ROWS>(simd, key, p, max);
             key += ROWS;
         }
         while keys - key >= 4 {
-            max = self.multiply_rows::<S, 4>(simd, key, p, max);
+            max = self.multiply_rows::<S, D, 4>(simd, key, p, max);
             key += 4;
         }
         while key < keys {
-            max = self.multiply_rows::<S, 1>(simd, key, p, max);
+            max = self.multiply_rows::<S, D, 1>(simd, key, p, max);
             key += 1;
         }
         max
     }
 
-    /// Turns q·k, of which `max` is the largest, into exp(score − max) and takes the block into the running
-    /// maximum and sum. `bias` is the mask's share of the scores, `[keys, queries]`. Returns what everything
-    /// before this block shrinks by.
+    /// Turns q·k, of which `max` is the largest, into items of exp(score − max), each where its first key was,
+    /// and takes the block into the running maximum and sum. `bias` is the mask's share of the scores,
+    /// `[keys, queries]`. Returns what everything before this block shrinks by.
     #[inline(always)]
-    pub(super) fn weigh<S: Simd<N = N, F = F>>(
+    pub(super) fn weigh<S: Simd<N = N, F = F>, D: Dot<S>>(
         &self,
         simd: S,
         p: &mut [N],
@@ -77,12 +79,26 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
             shrink[c] = by;
         }
         let mut sum = [zero; COLUMNS];
-        for p in p.chunks_exact_mut(width) {
-            for (c, p) in p.chunks_exact_mut(S::LANES).enumerate() {
-                let e = exp2(simd, simd.mul_add_once(simd.load(p), unit, base[c]));
+        let mut items = p.chunks_exact_mut(D::DEPTH * width);
+        for item in &mut items {
+            let (first, second) = item.split_at_mut(width);
+            for c in 0..COLUMNS {
+                let first = &mut first[c * S::LANES..][..S::LANES];
+                let e = exp2(simd, simd.mul_add_once(simd.load(first), unit, base[c]));
                 sum[c] = simd.add(sum[c], e);
-                simd.store(e, p);
+                let mut next = zero;
+                if D::DEPTH == 2 {
+                    next = exp2(simd, simd.mul_add_once(simd.load(&second[c * S::LANES..]), unit, base[c]));
+                    sum[c] = simd.add(sum[c], next);
+                }
+                simd.store(D::join(simd, e, next), first);
             }
+        }
+        // The last key of an odd number has no second.
+        for (c, p) in items.into_remainder().chunks_exact_mut(S::LANES).enumerate() {
+            let e = exp2(simd, simd.mul_add_once(simd.load(p), unit, base[c]));
+            sum[c] = simd.add(sum[c], e);
+            simd.store(D::join(simd, e, zero), p);
         }
         for c in 0..COLUMNS {
             running[c].sum = simd.add(running[c].sum, sum[c]);
@@ -92,7 +108,7 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
 
     /// q·k of `ROWS` keys from `key` on, for all queries of the tile; the largest so far.
     #[inline(always)]
-    fn multiply_rows<S: Simd<N = N, F = F>, const ROWS: usize>(
+    fn multiply_rows<S: Simd<N = N, F = F>, D: Dot<S, Item = I>, const ROWS: usize>(
         &self,
         simd: S,
         key: usize,
@@ -102,7 +118,7 @@ impl<N: Number, F: Copy> Scores<'_, N, F> {
         let width = COLUMNS * S::LANES;
         let keys = self.k.skip(key);
         let grid = Grid { values: keys.values, row: keys.stride, step: 1 };
-        let sums = product::<S, N, ROWS, COLUMNS>(simd, grid, self.q, width, self.dim);
+        let sums = product::<S, D, N, ROWS, COLUMNS>(simd, grid, self.q, width, self.depth);
         let p = &mut p[key * width..][..ROWS * width];
         for r in 0..ROWS {
             for c in 0..COLUMNS {
@@ -157,49 +173,45 @@ fn worth(left: usize, rows: usize) -> bool {
     left >= 2 * rows || left >= rows && (left - rows) % 4 <= left % 4
 }
 
-/// o·shrink + vᵀ·p: `p [keys, queries]`, `o [dim, queries]`.
+/// o·shrink + vᵀ·p: `p [keys, queries]` as [`Scores::weigh`] leaves it, items of values, `o [dim, queries]`.
 #[inline(always)]
-pub(super) fn mix<S: Simd, const ROWS: usize, const MOST: usize>(
+pub(super) fn mix<S: Simd, D: Dot<S>, const ROWS: usize>(
     simd: S,
     p: &[S::N],
-    v: Rows<S::N>,
+    v: Rows<D::Item>,
     shrink: [S::F; COLUMNS],
     o: &mut [S::N],
 ) {
     let dim = o.len() / (COLUMNS * S::LANES);
     let mut d = 0;
-    // Two of ROWS are better than one of MOST and a small rest.
-    while worth(dim - d, MOST) && dim - d != 2 * ROWS {
-        mix_rows::<S, MOST>(simd, p, v, shrink, o, d);
-        d += MOST;
-    }
     while worth(dim - d, ROWS) {
-        mix_rows::<S, ROWS>(simd, p, v, shrink, o, d);
+        mix_rows::<S, D, ROWS>(simd, p, v, shrink, o, d);
         d += ROWS;
     }
     while dim - d >= 4 {
-        mix_rows::<S, 4>(simd, p, v, shrink, o, d);
+        mix_rows::<S, D, 4>(simd, p, v, shrink, o, d);
         d += 4;
     }
     while d < dim {
-        mix_rows::<S, 1>(simd, p, v, shrink, o, d);
+        mix_rows::<S, D, 1>(simd, p, v, shrink, o, d);
         d += 1;
     }
 }
 
 /// [`mix`] for `ROWS` dims from `d` on.
 #[inline(always)]
-fn mix_rows<S: Simd, const ROWS: usize>(
+fn mix_rows<S: Simd, D: Dot<S>, const ROWS: usize>(
     simd: S,
     p: &[S::N],
-    v: Rows<S::N>,
+    v: Rows<D::Item>,
     shrink: [S::F; COLUMNS],
     o: &mut [S::N],
     d: usize,
 ) {
     let width = COLUMNS * S::LANES;
     let grid = Grid { values: &v.values[d..], row: 1, step: v.stride };
-    let sums = product::<S, S::N, ROWS, COLUMNS>(simd, grid, p, width, p.len() / width);
+    let items = (p.len() / width).div_ceil(D::DEPTH);
+    let sums = product::<S, D, S::N, ROWS, COLUMNS>(simd, grid, p, D::DEPTH * width, items);
     let o = &mut o[d * width..][..ROWS * width];
     for r in 0..ROWS {
         for c in 0..COLUMNS {

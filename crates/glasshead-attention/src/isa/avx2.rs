@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use half::{bf16, f16};
+
+use super::{Kernel, Lanes, Simd, Single};
 
 /// Proof that this CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -30,9 +32,9 @@ impl Avx2 {
 impl Simd for Avx2 {
     type N = f32;
     type F = __m256;
+    type Bf16 = Single;
     const LANES: usize = 8;
     const ROWS: usize = 6;
-    const MOST_ROWS: usize = 6;
     const WIDE: usize = 4;
 
     #[inline(always)]
@@ -64,9 +66,9 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn prefetch<A>(self, from: &[A]) {
+    fn prefetch<A>(self, from: *const A) {
         // SAFETY: a hint touches nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
     fn store(self, x: Self::F, to: &mut [f32]) {
@@ -74,10 +76,35 @@ impl Simd for Avx2 {
         unsafe { _mm256_storeu_ps(to[..8].as_mut_ptr(), x) }
     }
     #[inline(always)]
-    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+    fn store_f16(self, x: Self::F, to: &mut [f16]) {
+        // SAFETY: F16C by the token; the slice index proves 8 writable values.
+        unsafe {
+            _mm_storeu_si128(to[..8].as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x))
+        }
+    }
+    #[inline(always)]
+    fn store_bf16(self, x: Self::F, to: &mut [bf16]) {
+        // SAFETY: AVX2 by the token; the slice index proves 8 writable values.
+        unsafe {
+            let bits = _mm256_castps_si256(x);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+            let high = _mm256_srli_epi32::<16>(rounded);
+            let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(high, high));
+            _mm_storeu_si128(to[..8].as_mut_ptr().cast(), _mm256_castsi256_si128(packed));
+        }
+    }
+    #[inline(always)]
+    fn transpose<L: Lanes<Number = f32>>(
+        self,
+        from: &[L],
+        from_stride: usize,
+        to: &mut [f32],
+        to_stride: usize,
+    ) {
         let mut rows = [self.splat(0.0); 8];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = self.load(&from[i * from_stride..]);
+            *row = L::load(self, &from[i * from_stride..]);
         }
         // SAFETY: the token proves AVX2.
         let columns: [__m256; 8] = unsafe {
@@ -167,6 +194,18 @@ impl Simd for Avx2 {
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
+        }
+    }
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [Self::F; 4]) -> [f32; 4] {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            // Both halves then hold a, b, c, d.
+            let all = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(ab, cd), _mm256_shuffle_ps::<0xee>(ab, cd));
+            let sums = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+            std::mem::transmute::<__m128, [f32; 4]>(sums)
         }
     }
 }

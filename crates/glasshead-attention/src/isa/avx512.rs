@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use half::{bf16, f16};
+
+use super::{Kernel, Lanes, Simd, Single};
 
 /// Proof that this CPU has AVX-512F and DQ.
 #[derive(Clone, Copy)]
@@ -27,9 +29,9 @@ impl Avx512 {
 impl Simd for Avx512 {
     type N = f32;
     type F = __m512;
+    type Bf16 = Single;
     const LANES: usize = 16;
     const ROWS: usize = 8;
-    const MOST_ROWS: usize = 12;
     const WIDE: usize = 8;
 
     #[inline(always)]
@@ -65,9 +67,9 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn prefetch<A>(self, from: &[A]) {
+    fn prefetch<A>(self, from: *const A) {
         // SAFETY: a hint touches nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
     fn store(self, x: Self::F, to: &mut [f32]) {
@@ -75,10 +77,36 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(to[..16].as_mut_ptr(), x) }
     }
     #[inline(always)]
-    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+    fn store_f16(self, x: Self::F, to: &mut [f16]) {
+        // SAFETY: AVX-512F by the token; the slice index proves 16 writable values.
+        unsafe {
+            let values = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x);
+            _mm256_storeu_si256(to[..16].as_mut_ptr().cast(), values);
+        }
+    }
+    #[inline(always)]
+    fn store_bf16(self, x: Self::F, to: &mut [bf16]) {
+        // In whole numbers, for the instruction takes subnormal ones for 0.
+        // SAFETY: AVX-512F by the token; the slice index proves 16 writable values.
+        unsafe {
+            let bits = _mm512_castps_si512(x);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            let values = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded));
+            _mm256_storeu_si256(to[..16].as_mut_ptr().cast(), values);
+        }
+    }
+    #[inline(always)]
+    fn transpose<L: Lanes<Number = f32>>(
+        self,
+        from: &[L],
+        from_stride: usize,
+        to: &mut [f32],
+        to_stride: usize,
+    ) {
         let mut rows = [self.splat(0.0); 16];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = self.load(&from[i * from_stride..]);
+            *row = L::load(self, &from[i * from_stride..]);
         }
         // SAFETY: the token proves AVX-512F.
         let columns: [__m512; 16] = unsafe {
@@ -162,5 +190,18 @@ impl Simd for Avx512 {
     fn sum(self, x: Self::F) -> f32 {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_reduce_add_ps(x) }
+    }
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [Self::F; 4]) -> [f32; 4] {
+        // SAFETY: the token proves AVX-512F.
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            // Every quarter then holds a, b, c, d.
+            let all = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(ab, cd), _mm512_shuffle_ps::<0xee>(ab, cd));
+            let half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps::<1>(all));
+            let sums = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
+            std::mem::transmute::<__m128, [f32; 4]>(sums)
+        }
     }
 }

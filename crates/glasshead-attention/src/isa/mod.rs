@@ -8,14 +8,20 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+mod dot;
 mod product;
 mod scalar;
 mod stored;
 
+pub(crate) use dot::{Dot, Single};
 pub(crate) use product::{COLUMNS, Grid, dots, product};
-pub(crate) use stored::Stored;
+pub(crate) use stored::{Lanes, Stored};
 
 use std::sync::OnceLock;
+
+use half::{bf16, f16};
 
 use crate::AttentionError;
 
@@ -43,12 +49,12 @@ pub trait Simd: Copy + Send + Sync {
     type N: Number;
     /// `LANES` numbers.
     type F: Copy + Send + Sync;
+    /// How products multiply arrays of bf16.
+    type Bf16: Dot<Self>;
     /// How many numbers a vector holds.
     const LANES: usize;
-    /// Rows of a register tile of [`COLUMNS`] vectors beside its operands, when tiles are short-lived.
+    /// Rows of a register tile of [`COLUMNS`] vectors: enough to hide the latency of a multiply-add.
     const ROWS: usize;
-    /// The same, as many as the registers hold.
-    const MOST_ROWS: usize;
     /// Vectors side by side in a tile of two rows.
     const WIDE: usize;
     /// The same number in every lane.
@@ -83,11 +89,21 @@ pub trait Simd: Copy + Send + Sync {
     unsafe fn load_bf16_at(self, from: *const u16) -> Self::F;
     /// Writes the lanes to the first `LANES` places of `to`.
     fn store(self, x: Self::F, to: &mut [Self::N]);
-    /// Asks for the cache line of the first value.
+    /// As [`Simd::store`], rounded to nearest, ties to even.
+    fn store_f16(self, x: Self::F, to: &mut [f16]);
+    /// As [`Simd::store_f16`]; a NaN may become anything.
+    fn store_bf16(self, x: Self::F, to: &mut [bf16]);
+    /// Asks for the cache line at `from`, whatever is there.
     #[inline(always)]
-    fn prefetch<A>(self, _: &[A]) {}
+    fn prefetch<A>(self, _from: *const A) {}
     /// Turns a square of `LANES` rows around: `to[j · to_stride + i] = from[i · from_stride + j]`.
-    fn transpose(self, from: &[Self::N], from_stride: usize, to: &mut [Self::N], to_stride: usize);
+    fn transpose<L: Lanes<Number = Self::N>>(
+        self,
+        from: &[L],
+        from_stride: usize,
+        to: &mut [Self::N],
+        to_stride: usize,
+    );
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -110,6 +126,11 @@ pub trait Simd: Copy + Send + Sync {
     fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F;
     /// The sum of the lanes, in pairs of halves.
     fn sum(self, x: Self::F) -> Self::N;
+    /// The sums of the lanes of each, all in the same order.
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [Self::F; 4]) -> [Self::N; 4] {
+        [self.sum(a), self.sum(b), self.sum(c), self.sum(d)]
+    }
 }
 
 /// Something to run with vectors, whatever the set. Implementations of `run` are `#[inline(always)]`, so
@@ -351,6 +372,9 @@ mod tests {
             let mut back = vec![0.0; S::LANES];
             simd.store(loaded, &mut back);
             out.push(back);
+            let rows = [lanes, simd.mul(lanes, three), two, simd.sub(lanes, two)];
+            out.push(simd.sums(rows).to_vec());
+            out.push(rows.map(|row| simd.sum(row)).to_vec());
             let square: Vec<f32> = (0..S::LANES * (S::LANES + 3)).map(|i| i as f32).collect();
             let mut turned = vec![-1.0; S::LANES * (S::LANES + 1)];
             simd.transpose(&square, S::LANES + 3, &mut turned, S::LANES + 1);
@@ -379,7 +403,8 @@ mod tests {
             assert_eq!(got[8], ramp, "{set:?}");
             assert_eq!(got[15], ramp, "{set:?}");
             let lanes = ramp.len();
-            for (at, x) in got[16].iter().enumerate() {
+            assert_eq!(got[16], got[17], "{set:?}");
+            for (at, x) in got[18].iter().enumerate() {
                 let (j, i) = (at / (lanes + 1), at % (lanes + 1));
                 let expected = if i < lanes { (i * (lanes + 3) + j) as f32 } else { -1.0 };
                 assert_eq!(*x, expected, "{set:?} [{j}, {i}]");

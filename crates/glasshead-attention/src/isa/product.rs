@@ -1,7 +1,7 @@
 //! The register tiles: sums over many steps that never leave the registers. Bounds are checked once per
 //! tile; inside, pointers go where the check has proved that numbers are.
 
-use super::{Simd, Stored};
+use super::{Dot, Lanes, Simd};
 
 /// Vectors side by side in the register tiles of many queries.
 pub(crate) const COLUMNS: usize = 2;
@@ -18,14 +18,15 @@ pub(crate) struct Grid<'a, N> {
 /// wrongly, more would not fit the cache of decoded instructions.
 const UNROLL: usize = 4;
 
-/// `sums[r][c] = Σ_t a[r, t] · b[t · b_step + c · LANES ..]` over `depth` steps, for `ROWS` rows of the grid.
+/// `sums[r][c] = Σ_t a[r, t] · b[t · b_step + c · LANES ..]` over `depth` steps, for `ROWS` rows of the grid of
+/// items that `D` multiplies; `b` fills the other side's lanes.
 ///
 /// # Panics
 /// When a step lies outside its slice.
 #[inline(always)]
-pub(crate) fn product<S: Simd, B: Stored<Number = S::N>, const ROWS: usize, const COLS: usize>(
+pub(crate) fn product<S: Simd, D: Dot<S>, B: Lanes<Number = S::N>, const ROWS: usize, const COLS: usize>(
     simd: S,
-    a: Grid<S::N>,
+    a: Grid<D::Item>,
     b: &[B],
     b_step: usize,
     depth: usize,
@@ -48,14 +49,14 @@ pub(crate) fn product<S: Simd, B: Stored<Number = S::N>, const ROWS: usize, cons
         let mut left = depth;
         while left >= UNROLL {
             for u in 0..UNROLL {
-                step_of::<S, B, ROWS, COLS>(simd, a.add(u * step), row, b.add(u * b_step), &mut sums);
+                step_of::<S, D, B, ROWS, COLS>(simd, a.add(u * step), row, b.add(u * b_step), &mut sums);
             }
             a = a.wrapping_add(UNROLL * step);
             b = b.wrapping_add(UNROLL * b_step);
             left -= UNROLL;
         }
         while left > 0 {
-            step_of::<S, B, ROWS, COLS>(simd, a, row, b, &mut sums);
+            step_of::<S, D, B, ROWS, COLS>(simd, a, row, b, &mut sums);
             a = a.wrapping_add(step);
             b = b.wrapping_add(b_step);
             left -= 1;
@@ -67,11 +68,11 @@ pub(crate) fn product<S: Simd, B: Stored<Number = S::N>, const ROWS: usize, cons
 /// One step of [`product`].
 ///
 /// # Safety
-/// `ROWS` numbers, `row` apart, are readable at `a`, and `COLS` vectors at `b`.
+/// `ROWS` items, `row` apart, are readable at `a`, and `COLS` vectors at `b`.
 #[inline(always)]
-unsafe fn step_of<S: Simd, B: Stored<Number = S::N>, const ROWS: usize, const COLS: usize>(
+unsafe fn step_of<S: Simd, D: Dot<S>, B: Lanes<Number = S::N>, const ROWS: usize, const COLS: usize>(
     simd: S,
-    a: *const S::N,
+    a: *const D::Item,
     row: usize,
     b: *const B,
     sums: &mut [[S::F; COLS]; ROWS],
@@ -83,42 +84,36 @@ unsafe fn step_of<S: Simd, B: Stored<Number = S::N>, const ROWS: usize, const CO
     }
     for (r, sums) in sums.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        let x = simd.splat(unsafe { *a.add(r * row) });
+        let x = D::splat(simd, unsafe { *a.add(r * row) });
         for (sum, column) in sums.iter_mut().zip(columns) {
-            *sum = simd.mul_add(x, column, *sum);
+            *sum = D::mul_add(simd, x, column, *sum);
         }
     }
 }
 
-/// `sums[r][c]`, to be added up over its lanes: a[r] · b[c] over `vectors` vectors, where row r of a starts
-/// at `r · a_row` and row c of b at `c · b_row`.
+/// `sums[r]`, to be added up over its lanes: a · b[r] for vectors of items, where row r of b starts at
+/// `r · b_row`.
 ///
 /// # Panics
 /// When a row lies outside its slice.
 #[inline(always)]
-pub(crate) fn dots<S: Simd, T: Stored<Number = S::N>, const A: usize, const B: usize>(
+pub(crate) fn dots<S: Simd, D: Dot<S>, const ROWS: usize>(
     simd: S,
-    (a, a_row): (&[T], usize),
-    (b, b_row): (&[S::N], usize),
-    vectors: usize,
-) -> [[S::F; B]; A] {
-    let mut sums = [[simd.constant(0.0); B]; A];
-    let len = vectors * S::LANES;
-    assert!((A - 1).saturating_mul(a_row).saturating_add(len) <= a.len(), "the rows lie in their slice");
-    assert!((B - 1).saturating_mul(b_row).saturating_add(len) <= b.len(), "the rows lie in their slice");
+    a: &[D::Item],
+    b: &[S::N],
+    b_row: usize,
+) -> [S::F; ROWS] {
+    let mut sums = [simd.constant(0.0); ROWS];
+    let len = a.len() / S::LANES * S::LANES;
+    assert!((ROWS - 1).saturating_mul(b_row).saturating_add(len) <= b.len(), "the rows lie in their slice");
     let (a, b) = (a.as_ptr(), b.as_ptr());
     for at in (0..len).step_by(S::LANES) {
-        let mut columns = [simd.constant(0.0); B];
-        for (c, column) in columns.iter_mut().enumerate() {
+        // SAFETY: at + LANES ≤ len ≤ a.len().
+        let x = unsafe { D::Item::load_at(simd, a.add(at)) };
+        for (r, sum) in sums.iter_mut().enumerate() {
             // SAFETY: the assert on b above, at + LANES ≤ len.
-            *column = unsafe { simd.load_at(b.add(c * b_row + at)) };
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: the assert on a above, at + LANES ≤ len.
-            let x = unsafe { T::load_at(simd, a.add(r * a_row + at)) };
-            for (sum, column) in sums.iter_mut().zip(columns) {
-                *sum = simd.mul_add(x, column, *sum);
-            }
+            let y = unsafe { simd.load_at(b.add(r * b_row + at)) };
+            *sum = D::mul_add(simd, x, y, *sum);
         }
     }
     sums

@@ -2,7 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::Simd;
+use half::{bf16, f16};
+
+use super::{Lanes, Simd, Single};
 
 /// Needs no proof: every CPU has it. `FMA` says that a fused multiply-add is an instruction here; where it
 /// is not, it would be a library call.
@@ -20,9 +22,9 @@ macro_rules! scalar {
         impl<const LANES: usize, const FMA: bool> Simd for Scalar<$number, LANES, FMA> {
             type N = $number;
             type F = [$number; LANES];
+            type Bf16 = Single;
             const LANES: usize = LANES;
             const ROWS: usize = 4;
-            const MOST_ROWS: usize = 4;
             const WIDE: usize = 4;
 
             #[inline(always)]
@@ -39,8 +41,8 @@ macro_rules! scalar {
             }
             #[inline(always)]
             unsafe fn load_at(self, from: *const $number) -> Self::F {
-                // SAFETY: the caller's promise; an array has no more alignment than its numbers.
-                unsafe { from.cast::<Self::F>().read() }
+                // SAFETY: the caller's promise.
+                unsafe { from.cast::<Self::F>().read_unaligned() }
             }
             #[inline(always)]
             unsafe fn load_f16_at(self, from: *const u16) -> Self::F {
@@ -67,10 +69,29 @@ macro_rules! scalar {
                 to[..LANES].copy_from_slice(&x);
             }
             #[inline(always)]
-            fn transpose(self, from: &[$number], from_stride: usize, to: &mut [$number], to_stride: usize) {
+            fn store_f16(self, x: Self::F, to: &mut [f16]) {
+                for (to, x) in to[..LANES].iter_mut().zip(x) {
+                    *to = f16::from_f64(x.into());
+                }
+            }
+            #[inline(always)]
+            fn store_bf16(self, x: Self::F, to: &mut [bf16]) {
+                for (to, x) in to[..LANES].iter_mut().zip(x) {
+                    *to = bf16::from_f64(x.into());
+                }
+            }
+            #[inline(always)]
+            fn transpose<L: Lanes<Number = $number>>(
+                self,
+                from: &[L],
+                from_stride: usize,
+                to: &mut [$number],
+                to_stride: usize,
+            ) {
                 for i in 0..LANES {
+                    let row = L::load(self, &from[i * from_stride..]);
                     for j in 0..LANES {
-                        to[j * to_stride + i] = from[i * from_stride + j];
+                        to[j * to_stride + i] = row[j];
                     }
                 }
             }

@@ -114,7 +114,8 @@ fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
     let max_abs_error = worst(&request, &seen).map_err(wrong)?;
     let mut out = seen.out;
 
-    let ceilings = || (ceilings::fma_gflops(isa, CEILING_SECONDS), ceilings::read_gbps(isa, CEILING_SECONDS));
+    let ceilings =
+        || (ceilings::fma_gflops::<T>(isa, CEILING_SECONDS), ceilings::read_gbps(isa, CEILING_SECONDS));
     let first = ceilings();
     let mut times = Vec::new();
     let start = Instant::now();
