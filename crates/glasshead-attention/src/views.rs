@@ -90,6 +90,11 @@ impl<'a, T: Element> TensorView<'a, T> {
         Vector { data: &self.data[start..], len, stride }
     }
 
+    /// Whether the heads of a token lie closer together than the tokens of a head.
+    pub(crate) fn heads_together(&self) -> bool {
+        self.strides[1] < self.strides[2]
+    }
+
     /// The values of one head from its first vector on, and the stride between vectors, where their dims lie
     /// side by side.
     pub(crate) fn dense(&self, batch: usize, head: usize) -> Option<(&'a [T], usize)> {

@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use super::{ranges::MAX_LANES, workspace::LINE};
 use crate::{
     Element, TensorView,
-    isa::{COLUMNS, Dot, Simd},
+    isa::{COLUMNS, Dot, Lanes, Simd},
     mask::Mask,
 };
 
@@ -91,12 +91,17 @@ impl<'a, T: Element> Source<'a, T> {
         for (to, token) in room.chunks_exact_mut(stride).zip(tokens) {
             let vector = self.view.vector(self.batch, self.head, token);
             let mut done = 0;
-            if D::DEPTH == 1
-                && let Some(from) = vector.as_slice()
-            {
-                while done + S::LANES <= from.len() {
-                    simd.store(T::load(simd, &from[done..]), &mut to[done..]);
-                    done += S::LANES;
+            if let Some(from) = vector.as_slice() {
+                if let Some(from) = D::in_place(from) {
+                    while done + S::LANES <= from.len() {
+                        simd.store(D::Item::load(simd, &from[done..]), &mut to[done..]);
+                        done += S::LANES;
+                    }
+                } else if D::DEPTH == 1 {
+                    while done + S::LANES <= from.len() {
+                        simd.store(T::load(simd, &from[done..]), &mut to[done..]);
+                        done += S::LANES;
+                    }
                 }
             }
             let zero = T::Number::default();

@@ -99,6 +99,13 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
             }
         }
     }
+    // Where the heads of a token share memory pages, a thread reads all of them before it goes on.
+    if problem.k.heads_together() {
+        tasks.sort_unstable_by_key(|task| match task {
+            Task::Chunk { batch, key_head, keys, .. } => (*batch, keys.start, *key_head),
+            Task::Panel { .. } => (0, 0, 0),
+        });
+    }
     let panel_len = TILES * COLUMNS * lanes;
     let mut decodes = decoded.iter();
     let per_batch = decoded.len() / problem.batch;

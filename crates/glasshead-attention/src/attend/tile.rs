@@ -38,15 +38,15 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
         let mut key = 0;
         while worth(keys - key, ROWS) {
             ahead(key);
-            max = self.multiply_rows::<S, D, ROWS>(simd, key, p, max);
+            simd.apart(|| self.multiply_rows::<S, D, ROWS>(simd, key, p, &mut max));
             key += ROWS;
         }
         while keys - key >= 4 {
-            max = self.multiply_rows::<S, D, 4>(simd, key, p, max);
+            self.multiply_rows::<S, D, 4>(simd, key, p, &mut max);
             key += 4;
         }
         while key < keys {
-            max = self.multiply_rows::<S, D, 1>(simd, key, p, max);
+            self.multiply_rows::<S, D, 1>(simd, key, p, &mut max);
             key += 1;
         }
         max
@@ -106,15 +106,15 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
         shrink
     }
 
-    /// q·k of `ROWS` keys from `key` on, for all queries of the tile; the largest so far.
+    /// q·k of `ROWS` keys from `key` on, for all queries of the tile; raises `max` to the largest.
     #[inline(always)]
     fn multiply_rows<S: Simd<N = N, F = F>, D: Dot<S, Item = I>, const ROWS: usize>(
         &self,
         simd: S,
         key: usize,
         p: &mut [N],
-        mut max: [F; COLUMNS],
-    ) -> [F; COLUMNS] {
+        max: &mut [F; COLUMNS],
+    ) {
         let width = COLUMNS * S::LANES;
         let keys = self.k.skip(key);
         let grid = Grid { values: keys.values, row: keys.stride, step: 1 };
@@ -126,7 +126,6 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
                 simd.store(sums[r][c], &mut p[r * width + c * S::LANES..]);
             }
         }
-        max
     }
 
     /// Turns raw scores into those of the equation, or hides some and leaves the rest `raw`; the largest.
@@ -185,7 +184,7 @@ pub(super) fn mix<S: Simd, D: Dot<S>, const ROWS: usize>(
     let dim = o.len() / (COLUMNS * S::LANES);
     let mut d = 0;
     while worth(dim - d, ROWS) {
-        mix_rows::<S, D, ROWS>(simd, p, v, shrink, o, d);
+        simd.apart(|| mix_rows::<S, D, ROWS>(simd, p, v, shrink, o, d));
         d += ROWS;
     }
     while dim - d >= 4 {

@@ -188,6 +188,16 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn apart(self, work: impl FnOnce()) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        #[inline(never)]
+        fn trampoline(work: impl FnOnce()) {
+            work();
+        }
+        // SAFETY: the token proves that the CPU has the features.
+        unsafe { trampoline(work) }
+    }
+    #[inline(always)]
     fn sum(self, x: Self::F) -> f32 {
         // SAFETY: the token proves AVX2.
         unsafe {

@@ -124,6 +124,12 @@ pub trait Simd: Copy + Send + Sync {
     fn split(self, x: Self::F) -> (Self::F, Self::F);
     /// `x · 2ⁿ` for whole n up to 127, rounded once, down to subnormal numbers and 0.
     fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F;
+    /// Calls `work`, as a function of its own where registers are few: inlined, the compiler would keep what
+    /// comes after in registers, and sums in memory. `work` is one call of an `#[inline(always)]` function.
+    #[inline(always)]
+    fn apart(self, work: impl FnOnce()) {
+        work();
+    }
     /// The sum of the lanes, in pairs of halves.
     fn sum(self, x: Self::F) -> Self::N;
     /// The sums of the lanes of each, all in the same order.
