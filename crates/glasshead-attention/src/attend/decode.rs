@@ -13,13 +13,12 @@ use std::ops::Range;
 use super::{
     Problem,
     pack::{Rows, Source},
-    ranges::MAX_LANES,
     score::{Running, Seen, Terms},
     workspace::Workspace,
 };
 use crate::{
     Element,
-    isa::{Dot, Grid, Kernel, Number, Simd, Single, Stored, dots, product},
+    isa::{Dot, Grid, Kernel, MAX_LANES, Number, Simd, Single, Stored, dots, product},
     softmax::exp2,
 };
 
@@ -191,7 +190,7 @@ impl<T: Element> Row<'_, '_, T> {
         simd.store(max, &mut lanes);
         let lanes = &lanes[..S::LANES];
         let largest = lanes[1..].iter().fold(lanes[0], |max, &x| if x > max { x } else { max });
-        let unit = simd.splat(terms.unit(raw));
+        let unit = simd.splat(terms.unit());
         let (o, running) = partial.split_at_mut(layout.padded);
         let mut row = Running { max: simd.splat(running[0]), sum: simd.splat(running[1]) };
         let (base, shrink) = row.raise(simd, simd.mul(simd.splat(largest), unit));

@@ -5,6 +5,7 @@ mod pack;
 mod plan;
 mod prefill;
 mod ranges;
+mod reading;
 mod rowwise;
 mod schedule;
 mod score;
@@ -227,7 +228,6 @@ impl<'a, T: Element> Attention<'a, T> {
     fn compute(&self, problem: &Problem<'a, T>, out: &mut [T]) -> Result<Vec<Array>, AttentionError> {
         let isa = InstructionSet::choose(self.isa)?;
         let readouts = self.read.start(&problem.shape(), problem.sinks.is_some())?;
-        schedule::run(problem, isa, out);
-        Ok(rowwise::read(problem, readouts))
+        Ok(schedule::run(problem, isa, readouts, out))
     }
 }

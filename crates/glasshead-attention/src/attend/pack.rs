@@ -2,10 +2,10 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use super::{ranges::MAX_LANES, workspace::LINE};
+use super::workspace::LINE;
 use crate::{
     Element, TensorView,
-    isa::{COLUMNS, Dot, Lanes, Simd},
+    isa::{COLUMNS, Dot, Lanes, MAX_LANES, Simd},
     mask::Mask,
 };
 

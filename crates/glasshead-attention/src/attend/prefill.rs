@@ -25,15 +25,16 @@ use std::ops::Range;
 use super::{
     Problem,
     pack::{Source, pack_bias, pack_queries, unpack},
-    ranges::{MAX_LANES, MAX_WIDTH, Ranges},
+    ranges::{MAX_WIDTH, Ranges},
+    reading::{End, Kept, Reading, Scored},
     rowwise,
     score::{Running, Terms},
-    tile::{Scores, mix},
-    workspace::Workspace,
+    tile::{Scores, exponentiate, mix, raise},
+    workspace::{Room, Workspace},
 };
 use crate::{
     Element,
-    isa::{COLUMNS, Dot, Kernel, Number, Simd},
+    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd},
     softmax::exp2,
 };
 
@@ -56,6 +57,7 @@ pub(super) struct Panel<'a, 'p, T: Element> {
     pub(super) next: Option<[usize; 3]>,
     /// `[queries of the panel, value_dim]`
     pub(super) out: &'a mut [T],
+    pub(super) reading: Option<Reading<'a>>,
     pub(super) workspace: &'a mut Workspace<T::Number>,
 }
 
@@ -64,19 +66,22 @@ impl<T: Element> Kernel<T::Number> for Panel<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd<N = T::Number>>(self, simd: S) {
-        // Both are constants of S: one arm is left after compilation.
-        match S::ROWS {
-            8 => self.attend::<S, T::Dot<S>, 8>(simd),
-            6 => self.attend::<S, T::Dot<S>, 6>(simd),
-            _ => self.attend::<S, T::Dot<S>, 4>(simd),
+        // ROWS is a constant of S: two arms are left after compilation.
+        match (S::ROWS, self.reading.is_some()) {
+            (8, false) => self.attend::<S, T::Dot<S>, 8, false>(simd),
+            (8, true) => self.attend::<S, T::Dot<S>, 8, true>(simd),
+            (6, false) => self.attend::<S, T::Dot<S>, 6, false>(simd),
+            (6, true) => self.attend::<S, T::Dot<S>, 6, true>(simd),
+            (_, false) => self.attend::<S, T::Dot<S>, 4, false>(simd),
+            (_, true) => self.attend::<S, T::Dot<S>, 4, true>(simd),
         }
     }
 }
 
 impl<T: Element> Panel<'_, '_, T> {
     #[inline(always)]
-    fn attend<S: Simd<N = T::Number>, D: Dot<S>, const ROWS: usize>(self, simd: S) {
-        let Self { problem, batch, head, first, next, out, workspace } = self;
+    fn attend<S: Simd<N = T::Number>, D: Dot<S>, const ROWS: usize, const READ: bool>(self, simd: S) {
+        let Self { problem, batch, head, first, next, out, mut reading, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
         let count = out.len() / value_dim;
@@ -109,6 +114,14 @@ impl<T: Element> Panel<'_, '_, T> {
         let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
         let k_source = Source::new(problem.k, batch, head / problem.group, depth * D::DEPTH);
         let v_source = Source::new(problem.v, batch, head / problem.group, value_dim).gathered();
+
+        let mut kept = Vec::new();
+        if let Some(reading) = reading.as_ref().filter(|_| READ) {
+            workspace.rooms.resize_with(TILES, Room::default);
+            for (room, range) in workspace.rooms.iter_mut().zip(&ranges[..tiles]) {
+                kept.push(Kept::new(simd, reading, range.end.saturating_sub(range.start) + KEYS, room));
+            }
+        }
 
         // What the second cache holds since the panel before needs no fetching.
         let in_place = k_source.in_place::<S, D>().is_some() && v_source.pairs_in_place::<S, D>().is_some();
@@ -157,7 +170,25 @@ impl<T: Element> Panel<'_, '_, T> {
                     pack_bias(simd, mask, [batch, head], queries, from..to, room);
                     bias = Some(&*room);
                 }
-                let shrink = scores.weigh::<S, D>(simd, p, max, bias, &mut running[tile]);
+                let max = scores.score(simd, p, max, bias);
+                let unit = terms.unit();
+                let (p, shrink) = match reading.as_mut().filter(|_| READ) {
+                    None => {
+                        let (base, shrink) = raise(simd, unit, max, &mut running[tile]);
+                        let sum = exponentiate::<S, D>(simd, unit, base, p);
+                        for c in 0..COLUMNS {
+                            running[tile][c].sum = simd.add(running[tile][c].sum, sum[c]);
+                        }
+                        (&*p, shrink)
+                    }
+                    Some(reading) => {
+                        let queries = first + tile * width..first + count.min((tile + 1) * width);
+                        let distance = scores.distance;
+                        let scored = Scored { unit, max, keys: from..to, queries, distance, ranges };
+                        let running = &mut running[tile];
+                        kept[tile].see::<D>(simd, reading, &scored, p, &mut workspace.items, running)
+                    }
+                };
                 let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
                 mix::<S, D, ROWS>(simd, p, v.skip(item), shrink, o);
             }
@@ -171,6 +202,21 @@ impl<T: Element> Panel<'_, '_, T> {
                 if !vouched[lane] {
                     rowwise::one(problem, batch, head, query_at(tile, lane), &mut workspace.row, out);
                 }
+            }
+            if let Some(reading) = reading.as_mut().filter(|_| READ) {
+                let start = first + tile * width;
+                let end = End {
+                    queries: start..start + out.len() / value_dim,
+                    unit: terms.unit(),
+                    running: running[tile],
+                    sink: problem.sinks.map(|sinks| f64::from(sinks[head])),
+                    vouched: &vouched,
+                };
+                kept[tile].finish(simd, reading.readouts, &end, |lane, readouts| {
+                    let row = &mut workspace.row;
+                    row.compute(problem, batch, head, query_at(tile, lane));
+                    readouts.iter_mut().for_each(|readout| readout.see(row));
+                });
             }
         }
     }

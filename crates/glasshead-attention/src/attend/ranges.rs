@@ -3,11 +3,9 @@
 use super::Problem;
 use crate::{
     Element,
-    isa::{COLUMNS, Number, Simd},
+    isa::{COLUMNS, MAX_LANES, Number, Simd},
 };
 
-/// The most numbers of a vector, over all sets.
-pub(super) const MAX_LANES: usize = 16;
 /// The most queries of a tile, over all sets.
 pub(super) const MAX_WIDTH: usize = COLUMNS * MAX_LANES;
 

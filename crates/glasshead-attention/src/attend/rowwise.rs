@@ -1,13 +1,8 @@
 //! One query at a time through the reference, in f64 and O(keys) memory: the path of rows that the fused
-//! paths cannot vouch for (NaN, ±∞, nothing visible), and of the readouts.
+//! paths cannot vouch for (NaN, ±∞, nothing visible), and of readouts that are not fused.
 
 use super::Problem;
-use crate::{
-    Element,
-    readout::{Array, Readouts},
-    reference::Row,
-    threads,
-};
+use crate::{Element, readout::Head, reference::Row, threads};
 
 /// The output of one query.
 pub(crate) fn one<T: Element>(
@@ -24,13 +19,12 @@ pub(crate) fn one<T: Element>(
     }
 }
 
-/// Shows every row to every readout, head by head.
-pub(crate) fn read<T: Element>(problem: &Problem<T>, readouts: Readouts) -> Vec<Array> {
-    if readouts.is_empty() {
-        return Vec::new();
+/// Shows every row of every head, in the order `[batch, heads]`, to its readouts that see rows.
+pub(crate) fn read<T: Element>(problem: &Problem<T>, heads: &mut [Vec<Box<dyn Head>>]) {
+    if heads.iter().all(Vec::is_empty) {
+        return;
     }
-    let mut heads: Vec<_> = (0..problem.batch * problem.heads).map(|_| readouts.head()).collect();
-    threads::for_each_chunk(&mut heads, 1, Row::default, |row, index, heads| {
+    threads::for_each_chunk(heads, 1, Row::default, |row, index, heads| {
         let (batch, head) = (index / problem.heads, index % problem.heads);
         for query in 0..problem.queries {
             row.compute(problem, batch, head, query);
@@ -39,5 +33,4 @@ pub(crate) fn read<T: Element>(problem: &Problem<T>, readouts: Readouts) -> Vec<
             }
         }
     });
-    readouts.finish(heads)
 }

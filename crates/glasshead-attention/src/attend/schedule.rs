@@ -9,12 +9,14 @@ use std::ops::Range;
 use super::{
     Problem,
     decode::{CHUNK, Chunk, Layout, Merge},
-    prefill::{Panel, TILES},
+    prefill::Panel,
+    reading::{Plan, Reading},
     rowwise, workspace,
 };
 use crate::{
     Element,
     isa::{COLUMNS, InstructionSet, Number},
+    readout::{Array, AtWork, Readouts},
     threads,
 };
 
@@ -25,8 +27,17 @@ const WORTH_A_THREAD: usize = 1 << 20;
 
 /// A piece of work.
 enum Task<'a, T: Element> {
-    /// Queries from `first` on of one head, and their output.
-    Panel { batch: usize, head: usize, first: usize, next: Option<[usize; 3]>, out: &'a mut [T] },
+    /// Queries from `first` on of one head, panel by panel, their output and their readouts.
+    Panels {
+        batch: usize,
+        head: usize,
+        first: usize,
+        next: Option<[usize; 3]>,
+        out: &'a mut [T],
+        seen: Vec<AtWork>,
+    },
+    /// Queries of one head whose rows the readouts are to see.
+    Rows { batch: usize, head: usize, queries: Range<usize>, seen: Vec<AtWork> },
     /// A chunk of keys for all queries of a sequence.
     Chunk {
         batch: usize,
@@ -61,11 +72,39 @@ impl Decoded {
     }
 }
 
-/// Computes `out [batch, heads, queries, value_dim]`.
-pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &mut [T]) {
-    if out.is_empty() {
-        return;
+/// Computes `out [batch, heads, queries, value_dim]` and the readouts.
+pub(crate) fn run<T: Element>(
+    problem: &Problem<T>,
+    isa: InstructionSet,
+    readouts: Readouts,
+    out: &mut [T],
+) -> Vec<Array> {
+    let heads = problem.batch * problem.heads;
+    let mut by_row: Vec<_> = (0..heads).map(|_| readouts.by_row()).collect();
+    rowwise::read(problem, &mut by_row);
+    let mut fused: Vec<_> = (0..heads).map(|_| readouts.fused()).collect();
+    let mut parts = attend(problem, isa, &readouts, out);
+    parts.sort_by_key(|(head, first, _)| (*head, *first));
+    for (head, _, seen) in parts {
+        for (readout, later) in fused[head].iter_mut().zip(seen) {
+            readout.absorb(later);
+        }
     }
+    readouts.finish(by_row.into_iter().zip(fused).collect())
+}
+
+/// Computes the output and what was read out: of which head, from which query on.
+fn attend<T: Element>(
+    problem: &Problem<T>,
+    isa: InstructionSet,
+    readouts: &Readouts,
+    out: &mut [T],
+) -> Vec<(usize, usize, Vec<AtWork>)> {
+    if problem.batch == 0 || problem.heads == 0 || problem.queries == 0 {
+        return Vec::new();
+    }
+    let readers = readouts.fused();
+    let (plan, reads) = (Plan::new(&readers), !readers.is_empty());
     let lanes = T::Number::lanes(isa);
     let layout = Layout::new(problem.value_dim, lanes);
     let mut decoded = Vec::new();
@@ -103,13 +142,19 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
     if problem.k.heads_together() {
         tasks.sort_unstable_by_key(|task| match task {
             Task::Chunk { batch, key_head, keys, .. } => (*batch, keys.start, *key_head),
-            Task::Panel { .. } => (0, 0, 0),
+            Task::Panels { .. } | Task::Rows { .. } => (0, 0, 0),
         });
     }
-    let panel_len = TILES * COLUMNS * lanes;
     let mut decodes = decoded.iter();
     let per_batch = decoded.len() / problem.batch;
-    for (n, mut out) in out.chunks_mut(problem.queries * problem.value_dim).enumerate() {
+    // An output without values has readouts all the same.
+    for n in 0..if out.is_empty() && reads { problem.batch * problem.heads } else { 0 } {
+        let (batch, head, seen) = (n / problem.heads, n % problem.heads, readouts.fused());
+        tasks.push(Task::Rows { batch, head, queries: 0..problem.queries, seen });
+    }
+    let tiles = plan.tiles(problem.keys, COLUMNS * lanes);
+    let panel_len = tiles * COLUMNS * lanes;
+    for (n, mut out) in out.chunks_mut((problem.queries * problem.value_dim).max(1)).enumerate() {
         let (batch, head) = (n / problem.heads, n % problem.heads);
         if head == 0 {
             decodes = decoded[batch * per_batch..].iter();
@@ -119,6 +164,10 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
             let part;
             (part, out) = out.split_at_mut(queries.len() * problem.value_dim);
             if few(&queries) {
+                if reads {
+                    let seen = readouts.fused();
+                    tasks.push(Task::Rows { batch, head, queries: queries.clone(), seen });
+                }
                 if let Some(sequence) = decodes.next() {
                     rows.extend(
                         part.chunks_mut(problem.value_dim)
@@ -128,19 +177,20 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
                 }
                 continue;
             }
-            for (at, out) in part.chunks_mut(panel_len * problem.value_dim).enumerate() {
-                let first = queries.start + at * panel_len;
-                tasks.push(Task::Panel { batch, head, first, next: None, out });
+            let len = plan.queries_of_task(queries.len(), panel_len);
+            for (at, out) in part.chunks_mut(len * problem.value_dim).enumerate() {
+                let first = queries.start + at * len;
+                tasks.push(Task::Panels { batch, head, first, next: None, out, seen: readouts.fused() });
             }
         }
     }
 
     for at in 1..tasks.len() {
         let next = match &tasks[at] {
-            Task::Panel { batch, head, first, .. } => Some([*batch, *head, *first]),
-            Task::Chunk { .. } => None,
+            Task::Panels { batch, head, first, .. } => Some([*batch, *head, *first]),
+            Task::Chunk { .. } | Task::Rows { .. } => None,
         };
-        if let Task::Panel { next: place, .. } = &mut tasks[at - 1] {
+        if let Task::Panels { next: place, .. } = &mut tasks[at - 1] {
             *place = next;
         }
     }
@@ -148,9 +198,23 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
     let spread = problem.multiply_adds() > WORTH_A_THREAD;
     threads::for_each(&mut tasks, spread, |task| {
         workspace::with(|workspace| match task {
-            Task::Panel { batch, head, first, next, out } => {
-                let (batch, head, first, next) = (*batch, *head, *first, *next);
-                T::run(isa, Panel { problem, batch, head, first, next, out, workspace });
+            Task::Panels { batch, head, first, next, out, seen } => {
+                let (batch, head, first) = (*batch, *head, *first);
+                let count = out.len().div_ceil(panel_len * problem.value_dim);
+                for (at, out) in out.chunks_mut(panel_len * problem.value_dim).enumerate() {
+                    let first = first + at * panel_len;
+                    let own = (at + 1 < count).then_some([batch, head, first + panel_len]);
+                    let next = own.or(*next);
+                    let reading = reads.then_some(Reading { plan: &plan, readouts: seen });
+                    let workspace = &mut *workspace;
+                    T::run(isa, Panel { problem, batch, head, first, next, out, reading, workspace });
+                }
+            }
+            Task::Rows { batch, head, queries, seen } => {
+                for query in queries.clone() {
+                    workspace.row.compute(problem, *batch, *head, query);
+                    seen.iter_mut().for_each(|readout| readout.see(&workspace.row));
+                }
             }
             Task::Chunk { batch, key_head, queries, keys, partial } => {
                 let (batch, key_head, queries, keys) = (*batch, *key_head, queries.clone(), keys.clone());
@@ -158,7 +222,16 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
             }
         });
     });
-    drop(tasks);
+    let mut parts = Vec::new();
+    for task in tasks {
+        match task {
+            Task::Panels { batch, head, first, seen, .. }
+            | Task::Rows { batch, head, queries: Range { start: first, .. }, seen } => {
+                parts.push((batch * problem.heads + head, first, seen));
+            }
+            Task::Chunk { .. } => {}
+        }
+    }
 
     let partials_of = |sequence: &Decoded, head: usize, i: usize| {
         let chunks = sequence.chunks().len();
@@ -181,6 +254,7 @@ pub(crate) fn run<T: Element>(problem: &Problem<T>, isa: InstructionSet, out: &m
     });
     drop(rows);
     workspace::give_partials(partials);
+    parts
 }
 
 fn few(queries: &Range<usize>) -> bool {

@@ -31,11 +31,10 @@ impl<N: Number> Terms<N> {
         }
     }
 
-    /// What a score is multiplied with to be an exponent of 2: of a raw one, or of one that [`Terms::finish`]
-    /// has made.
+    /// What a score is multiplied with to be an exponent of 2; scores of plain terms are still raw.
     #[inline(always)]
-    pub(super) fn unit(&self, raw: bool) -> N {
-        N::from_f64(std::f64::consts::LOG2_E * if raw { self.scale.to_f64() } else { 1.0 })
+    pub(super) fn unit(&self) -> N {
+        N::from_f64(std::f64::consts::LOG2_E * if self.plain { self.scale.to_f64() } else { 1.0 })
     }
 
     /// The score of raw q·k: softcap(s · scale) − slope · |distance| + bias, −∞ where the bias hides the key.

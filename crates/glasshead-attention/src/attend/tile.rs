@@ -52,58 +52,18 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
         max
     }
 
-    /// Turns q·k, of which `max` is the largest, into items of exp(score − max), each where its first key was,
-    /// and takes the block into the running maximum and sum. `bias` is the mask's share of the scores,
-    /// `[keys, queries]`. Returns what everything before this block shrinks by.
+    /// Turns q·k, of which `max` is the largest, into scores, of which the exponential is to be taken with
+    /// [`Terms::unit`], and hides keys; the largest. `bias` is the mask's share of the scores, `[keys, queries]`.
     #[inline(always)]
-    pub(super) fn weigh<S: Simd<N = N, F = F>, D: Dot<S>>(
+    pub(super) fn score<S: Simd<N = N, F = F>>(
         &self,
         simd: S,
         p: &mut [N],
-        mut max: [F; COLUMNS],
+        max: [F; COLUMNS],
         bias: Option<&[N]>,
-        running: &mut [Running<F>; COLUMNS],
     ) -> [F; COLUMNS] {
-        let width = COLUMNS * S::LANES;
         let raw = self.terms.plain;
-        if !raw || self.bounds.is_some() {
-            max = self.finish(simd, p, bias, raw);
-        }
-        let unit = simd.splat(self.terms.unit(raw));
-        let zero = simd.constant(0.0);
-        let mut shrink = [zero; COLUMNS];
-        let mut base = [zero; COLUMNS];
-        for c in 0..COLUMNS {
-            let (from, by) = running[c].raise(simd, simd.mul(max[c], unit));
-            base[c] = simd.sub(zero, from);
-            shrink[c] = by;
-        }
-        let mut sum = [zero; COLUMNS];
-        let mut items = p.chunks_exact_mut(D::DEPTH * width);
-        for item in &mut items {
-            let (first, second) = item.split_at_mut(width);
-            for c in 0..COLUMNS {
-                let first = &mut first[c * S::LANES..][..S::LANES];
-                let e = exp2(simd, simd.mul_add_once(simd.load(first), unit, base[c]));
-                sum[c] = simd.add(sum[c], e);
-                let mut next = zero;
-                if D::DEPTH == 2 {
-                    next = exp2(simd, simd.mul_add_once(simd.load(&second[c * S::LANES..]), unit, base[c]));
-                    sum[c] = simd.add(sum[c], next);
-                }
-                simd.store(D::join(simd, e, next), first);
-            }
-        }
-        // The last key of an odd number has no second.
-        for (c, p) in items.into_remainder().chunks_exact_mut(S::LANES).enumerate() {
-            let e = exp2(simd, simd.mul_add_once(simd.load(p), unit, base[c]));
-            sum[c] = simd.add(sum[c], e);
-            simd.store(D::join(simd, e, zero), p);
-        }
-        for c in 0..COLUMNS {
-            running[c].sum = simd.add(running[c].sum, sum[c]);
-        }
-        shrink
+        if raw && self.bounds.is_none() { max } else { self.finish(simd, p, bias, raw) }
     }
 
     /// q·k of `ROWS` keys from `key` on, for all queries of the tile; raises `max` to the largest.
@@ -166,13 +126,123 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
     }
 }
 
+/// Takes a block whose largest scores are `max` into the running maximum: what exponents of 2 are counted
+/// from, and what everything before the block shrinks by.
+#[inline(always)]
+pub(super) fn raise<S: Simd>(
+    simd: S,
+    unit: S::N,
+    max: [S::F; COLUMNS],
+    running: &mut [Running<S::F>; COLUMNS],
+) -> ([S::F; COLUMNS], [S::F; COLUMNS]) {
+    let mut base = [simd.constant(0.0); COLUMNS];
+    let mut shrink = base;
+    for c in 0..COLUMNS {
+        (base[c], shrink[c]) = running[c].raise(simd, simd.mul(max[c], simd.splat(unit)));
+    }
+    (base, shrink)
+}
+
+/// Turns scores `p [keys, queries]` into items of 2^(score · unit − base), each where its first key was; their
+/// sums.
+#[inline(always)]
+pub(super) fn exponentiate<S: Simd, D: Dot<S>>(
+    simd: S,
+    unit: S::N,
+    base: [S::F; COLUMNS],
+    p: &mut [S::N],
+) -> [S::F; COLUMNS] {
+    let width = COLUMNS * S::LANES;
+    let unit = simd.splat(unit);
+    let zero = simd.constant(0.0);
+    let base = [simd.sub(zero, base[0]), simd.sub(zero, base[1])];
+    let mut sum = [zero; COLUMNS];
+    let mut items = p.chunks_exact_mut(D::DEPTH * width);
+    for item in &mut items {
+        let (first, second) = item.split_at_mut(width);
+        for c in 0..COLUMNS {
+            let first = &mut first[c * S::LANES..][..S::LANES];
+            let e = exp2(simd, simd.mul_add_once(simd.load(first), unit, base[c]));
+            sum[c] = simd.add(sum[c], e);
+            let mut next = zero;
+            if D::DEPTH == 2 {
+                next = exp2(simd, simd.mul_add_once(simd.load(&second[c * S::LANES..]), unit, base[c]));
+                sum[c] = simd.add(sum[c], next);
+            }
+            simd.store(D::join(simd, e, next), first);
+        }
+    }
+    // The last key of an odd number has no second.
+    for (c, p) in items.into_remainder().chunks_exact_mut(S::LANES).enumerate() {
+        let e = exp2(simd, simd.mul_add_once(simd.load(p), unit, base[c]));
+        sum[c] = simd.add(sum[c], e);
+        simd.store(D::join(simd, e, zero), p);
+    }
+    sum
+}
+
+/// Sums over some keys of a tile.
+#[derive(Clone, Copy)]
+pub(super) struct Moments<F> {
+    /// Σ 2^x
+    pub(super) sum: [F; COLUMNS],
+    /// Σ 2^x · x
+    pub(super) exponents: [F; COLUMNS],
+    /// Σ 2^x · row
+    pub(super) rows: [F; COLUMNS],
+}
+
+/// As [`exponentiate`], number by number and with more sums; rows are counted from `row` on.
+#[inline(always)]
+pub(super) fn exponentiate_with_moments<S: Simd>(
+    simd: S,
+    unit: S::N,
+    base: [S::F; COLUMNS],
+    row: usize,
+    p: &mut [S::N],
+) -> Moments<S::F> {
+    let width = COLUMNS * S::LANES;
+    let unit = simd.splat(unit);
+    let zero = simd.constant(0.0);
+    let base = [simd.sub(zero, base[0]), simd.sub(zero, base[1])];
+    let mut moments = Moments { sum: [zero; COLUMNS], exponents: [zero; COLUMNS], rows: [zero; COLUMNS] };
+    // A hidden key has the exponent −∞, and 0 · −∞ would be NaN. NaN itself passes through this max.
+    let lowest = simd.constant(-1100.0);
+    let (mut row, one) = (simd.constant(row as f64), simd.constant(1.0));
+    for p in p.chunks_exact_mut(width) {
+        for c in 0..COLUMNS {
+            let p = &mut p[c * S::LANES..][..S::LANES];
+            let x = simd.max(lowest, simd.mul_add_once(simd.load(p), unit, base[c]));
+            let e = exp2(simd, x);
+            moments.sum[c] = simd.add(moments.sum[c], e);
+            moments.exponents[c] = simd.mul_add(e, x, moments.exponents[c]);
+            moments.rows[c] = simd.mul_add(e, row, moments.rows[c]);
+            simd.store(e, p);
+        }
+        row = simd.add(row, one);
+    }
+    moments
+}
+
+/// Turns numbers `p [keys, queries]` into items, as [`exponentiate`] leaves them.
+#[inline(always)]
+pub(super) fn join<S: Simd, D: Dot<S>>(simd: S, p: &[S::N], items: &mut [S::N]) {
+    let width = COLUMNS * S::LANES;
+    for (p, item) in p.chunks(2 * width).zip(items.chunks_mut(2 * width)) {
+        for at in (0..width).step_by(S::LANES) {
+            let second = if p.len() > width { simd.load(&p[width + at..]) } else { simd.constant(0.0) };
+            simd.store(D::join(simd, simd.load(&p[at..]), second), &mut item[at..]);
+        }
+    }
+}
+
 /// Whether a tile of so many rows is the best start on what is left, where tiles of 4 and of 1 do the rest.
 #[inline(always)]
 fn worth(left: usize, rows: usize) -> bool {
     left >= 2 * rows || left >= rows && (left - rows) % 4 <= left % 4
 }
 
-/// o·shrink + vᵀ·p: `p [keys, queries]` as [`Scores::weigh`] leaves it, items of values, `o [dim, queries]`.
+/// o·shrink + vᵀ·p: `p [keys, queries]` as [`exponentiate`] leaves it, items of values, `o [dim, queries]`.
 #[inline(always)]
 pub(super) fn mix<S: Simd, D: Dot<S>, const ROWS: usize>(
     simd: S,

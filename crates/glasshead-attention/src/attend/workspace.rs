@@ -1,6 +1,6 @@
 //! Memory of one thread, kept from call to call: small problems must not pay for fresh pages.
 
-use std::{any::Any, cell::RefCell};
+use std::{any::Any, cell::RefCell, ops::Range};
 
 use crate::{isa::Number, reference::Row};
 
@@ -21,7 +21,17 @@ impl<N: Number> Lines<N> {
     }
 }
 
-/// O(panel · dim), whatever the number of keys; the partial results of a decode are one more.
+/// What readouts keep of one tile, see [`super::reading::Kept`].
+#[derive(Default)]
+pub(super) struct Room<N> {
+    pub(super) spans: Vec<Range<usize>>,
+    pub(super) sums: Vec<N>,
+    pub(super) bases: Vec<N>,
+    pub(super) own: Lines<N>,
+    pub(super) weights: Lines<N>,
+}
+
+/// O(panel · dim), whatever the number of keys, and O(keys) more for readouts; the partial results of a decode are one more.
 #[derive(Default)]
 pub(super) struct Workspace<N> {
     /// q, packed
@@ -36,6 +46,10 @@ pub(super) struct Workspace<N> {
     pub(super) k: Lines<N>,
     /// Rows of v, where they can't be used as they lie
     pub(super) v: Lines<N>,
+    /// Weights as items, where readouts need them as numbers
+    pub(super) items: Lines<N>,
+    /// One per tile of a panel
+    pub(super) rooms: Vec<Room<N>>,
     pub(super) row: Row,
 }
 

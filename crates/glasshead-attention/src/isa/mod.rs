@@ -25,6 +25,9 @@ use half::{bf16, f16};
 
 use crate::AttentionError;
 
+/// The most numbers of a vector, over all sets.
+pub(crate) const MAX_LANES: usize = 16;
+
 /// A type that kernels compute in: `f32`, or `f64` for f64 arrays.
 pub trait Number:
     Stored<Number = Self> + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static
@@ -117,6 +120,8 @@ pub trait Simd: Copy + Send + Sync {
     }
     /// `a > b ? a : b`: b where either is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Whether `a < b` in any lane.
+    fn any_less(self, a: Self::F, b: Self::F) -> bool;
     /// `a < b ? yes : no`, by lane; no where either is NaN.
     fn select_less(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
     /// `(n, f)` with whole n, |f| ≤ ½ and n + f = x, exactly where |x| < 2²²; (−∞ or very low, anything

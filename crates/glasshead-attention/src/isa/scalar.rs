@@ -145,6 +145,14 @@ macro_rules! scalar {
                 a
             }
             #[inline(always)]
+            fn any_less(self, a: Self::F, b: Self::F) -> bool {
+                let mut any = false;
+                for i in 0..LANES {
+                    any |= a[i] < b[i];
+                }
+                any
+            }
+            #[inline(always)]
             fn select_less(self, mut a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
                 for i in 0..LANES {
                     a[i] = if a[i] < b[i] { yes[i] } else { no[i] };

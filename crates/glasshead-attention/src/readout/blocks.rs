@@ -2,8 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, Head, Read, Readout, Shape, Values, one_number};
-use crate::reference::Row;
+use super::{
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Read, Readout, Shape, Tile, Values, one_number,
+};
+use crate::{
+    isa::{COLUMNS, Number, Simd},
+    reference::Row,
+};
+
+/// Smaller squares are as many as the weights, and are summed row by row.
+const FINEST: usize = 16;
 
 #[derive(Debug)]
 struct Blocks(usize);
@@ -29,27 +37,88 @@ impl Readout for Blocks {
     }
 
     fn start(&self, shape: &Shape) -> Box<dyn Head> {
-        let size = self.0;
-        let columns = shape.keys.div_ceil(size);
-        Box::new(BlocksHead { size, columns, sums: vec![0.0; shape.queries.div_ceil(size) * columns] })
+        Box::new(self.head(shape))
+    }
+
+    fn fuse(&self, shape: &Shape) -> Option<Fused> {
+        (self.0 >= FINEST).then(|| Fused(AtWork::Blocks(self.head(shape))))
     }
 }
 
-struct BlocksHead {
+impl Blocks {
+    fn head(&self, shape: &Shape) -> BlocksHead {
+        let (size, rows) = (self.0, shape.queries.div_ceil(self.0));
+        BlocksHead { size, keys: shape.keys, rows, first: 0, sums: Vec::new() }
+    }
+}
+
+pub(crate) struct BlocksHead {
     size: usize,
-    columns: usize,
+    keys: usize,
+    /// Rows of the whole map.
+    rows: usize,
+    /// The first row of `sums`.
+    first: usize,
+    /// `[rows seen so far, ⌈keys/size⌉]`
     sums: Vec<f64>,
+}
+
+impl BlocksHead {
+    /// The sums of a row of the map; rows come in ascending order.
+    fn row(&mut self, row: usize) -> &mut [f64] {
+        let columns = self.keys.div_ceil(self.size);
+        if self.sums.is_empty() {
+            self.first = row;
+        }
+        let at = (row - self.first) * columns;
+        if self.sums.len() < at + columns {
+            self.sums.resize(at + columns, 0.0);
+        }
+        &mut self.sums[at..at + columns]
+    }
 }
 
 impl Head for BlocksHead {
     fn see(&mut self, row: &Row) {
-        let sums = &mut self.sums[row.query / self.size * self.columns..];
+        let size = self.size;
+        let sums = self.row(row.query / size);
         for (&key, weight) in row.keys.iter().zip(&row.weights) {
-            sums[key / self.size] += weight;
+            sums[key / size] += weight;
         }
     }
 
     fn finish(self: Box<Self>) -> Vec<Values> {
-        vec![Values::F32(self.sums.into_iter().map(|sum| sum as f32).collect())]
+        let columns = self.keys.div_ceil(self.size);
+        let mut all = vec![0.0; self.rows * columns];
+        for (all, sum) in all[self.first * columns..].iter_mut().zip(self.sums) {
+            *all = sum as f32;
+        }
+        vec![Values::F32(all)]
+    }
+}
+
+impl Fuse for BlocksHead {
+    fn needs(&self) -> Needs {
+        Needs { cuts: (self.size..self.keys).step_by(self.size).collect(), ..Needs::default() }
+    }
+
+    fn finish_tile<S: Simd>(&mut self, _: S, tile: &Tile<S>, _: &mut [S::N]) {
+        let size = self.size;
+        for (lane, query) in tile.queries.clone().enumerate() {
+            let sums = self.row(query / size);
+            for (span, weights) in tile.spans.iter().zip(tile.sums.chunks_exact(COLUMNS * S::LANES)) {
+                sums[span.start / size] += weights[lane].to_f64();
+            }
+        }
+    }
+
+    fn absorb(&mut self, mut later: Self) {
+        let columns = self.keys.div_ceil(self.size);
+        let (first, sums) = (later.first, std::mem::take(&mut later.sums));
+        for (row, later) in sums.chunks_exact(columns.max(1)).enumerate() {
+            for (sum, later) in self.row(first + row).iter_mut().zip(later) {
+                *sum += later;
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, Head, PerQuery, Read, Readout, Shape, nothing_after};
+use super::{Argument, Array, AtWork, Fused, Head, PerQuery, Read, Readout, Shape, nothing_after};
 
 #[derive(Debug)]
 struct Distance;
@@ -26,9 +26,20 @@ impl Readout for Distance {
     }
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
-        PerQuery::start(|row| {
+        Box::new(head())
+    }
+
+    fn fuse(&self, _: &Shape) -> Option<Fused> {
+        Some(Fused(AtWork::PerQuery(head())))
+    }
+}
+
+fn head() -> PerQuery {
+    PerQuery::of_moments(
+        |row| {
             let distances = row.keys.iter().map(|&key| row.position.abs_diff(key as i64) as f64);
             row.weights.iter().zip(distances).map(|(p, distance)| p * distance).sum()
-        })
-    }
+        },
+        |lane| lane.distance,
+    )
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, Head, PerQuery, Read, Readout, Shape, nothing_after};
+use super::{Argument, Array, AtWork, Fused, Head, PerQuery, Read, Readout, Shape, nothing_after};
 
 #[derive(Debug)]
 struct Entropy;
@@ -25,9 +25,18 @@ impl Readout for Entropy {
     }
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
-        // p ln p → 0 as p → 0; adding 0 turns −0 into 0.
-        PerQuery::start(|row| {
-            -row.weights.iter().map(|&p| if p == 0.0 { 0.0 } else { p * p.ln() }).sum::<f64>() + 0.0
-        })
+        Box::new(head())
     }
+
+    fn fuse(&self, _: &Shape) -> Option<Fused> {
+        Some(Fused(AtWork::PerQuery(head())))
+    }
+}
+
+fn head() -> PerQuery {
+    // p ln p → 0 as p → 0; adding 0 turns −0 into 0.
+    PerQuery::of_moments(
+        |row| -row.weights.iter().map(|&p| if p == 0.0 { 0.0 } else { p * p.ln() }).sum::<f64>() + 0.0,
+        |lane| lane.entropy,
+    )
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, Head, PerQuery, Read, Readout, Shape, nothing_after};
+use super::{Argument, Array, AtWork, Fused, Head, PerQuery, Read, Readout, Shape, nothing_after};
 
 #[derive(Debug)]
 struct Lse;
@@ -25,6 +25,14 @@ impl Readout for Lse {
     }
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
-        PerQuery::start(|row| row.lse)
+        Box::new(head())
     }
+
+    fn fuse(&self, _: &Shape) -> Option<Fused> {
+        Some(Fused(AtWork::PerQuery(head())))
+    }
+}
+
+fn head() -> PerQuery {
+    PerQuery::new(|row| row.lse, |lane| lane.lse)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, Head, PerQuery, Read, Readout, Shape, nothing_after};
+use super::{Argument, Array, AtWork, Fused, Head, PerQuery, Read, Readout, Shape, nothing_after};
 
 #[derive(Debug)]
 struct MaxWeight;
@@ -25,7 +25,18 @@ impl Readout for MaxWeight {
     }
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
-        // Unlike f64::max, this keeps a NaN.
-        PerQuery::start(|row| row.weights.iter().fold(0.0, |max, &p| if max > p { max } else { p }))
+        Box::new(head())
     }
+
+    fn fuse(&self, _: &Shape) -> Option<Fused> {
+        Some(Fused(AtWork::PerQuery(head())))
+    }
+}
+
+fn head() -> PerQuery {
+    // Unlike f64::max, this keeps a NaN.
+    PerQuery::new(
+        |row| row.weights.iter().fold(0.0, |max, &p| if max > p { max } else { p }),
+        |lane| lane.max_weight,
+    )
 }

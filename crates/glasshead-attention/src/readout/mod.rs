@@ -6,6 +6,7 @@
 mod blocks;
 mod distance;
 mod entropy;
+mod fused;
 mod lse;
 mod max_weight;
 mod received;
@@ -16,7 +17,9 @@ mod top_k;
 
 use std::{fmt::Debug, sync::Arc};
 
-use crate::{AttentionError, reference::Row};
+pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile};
+
+use crate::{AttentionError, isa::Simd, reference::Row};
 
 /// The readouts that a list can name, in the order in which `all` gives them: the name, what a list may
 /// say after it, and how that is read.
@@ -125,6 +128,12 @@ pub trait Readout: Debug + Send + Sync {
     }
     /// The readout of one head, before its first row.
     fn start(&self, shape: &Shape) -> Box<dyn Head>;
+    /// The same inside the fused pass; readouts without it see rows of the reference, in f64 and slowly.
+    #[doc(hidden)]
+    fn fuse(&self, shape: &Shape) -> Option<Fused> {
+        let _ = shape;
+        None
+    }
 }
 
 /// A readout at work on one head.
@@ -134,6 +143,64 @@ pub trait Head: Send {
     /// The values of [`Readout::arrays`], in the same order.
     fn finish(self: Box<Self>) -> Vec<Values>;
 }
+
+/// A readout of this crate at work on some queries of one head, inside the fused pass.
+#[doc(hidden)]
+pub struct Fused(pub(crate) AtWork);
+
+/// The kinds of readouts that can be fused; each method is that of the kind.
+macro_rules! at_work {
+    ($($kind:ident($head:ty)),*) => {
+        pub(crate) enum AtWork {
+            $($kind($head)),*
+        }
+
+        impl AtWork {
+            pub(crate) fn needs(&self) -> Needs {
+                match self { $(Self::$kind(head) => head.needs()),* }
+            }
+            pub(crate) fn room(&self) -> usize {
+                match self { $(Self::$kind(head) => head.room()),* }
+            }
+            #[inline(always)]
+            pub(crate) fn start_tile<S: Simd>(&self, simd: S, room: &mut [S::N]) {
+                match self { $(Self::$kind(head) => head.start_tile(simd, room)),* }
+            }
+            #[inline(always)]
+            pub(crate) fn see_block<S: Simd>(&mut self, simd: S, block: &Block<S>, room: &mut [S::N]) {
+                match self { $(Self::$kind(head) => head.see_block(simd, block, room)),* }
+            }
+            #[inline(always)]
+            pub(crate) fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, room: &mut [S::N]) {
+                match self { $(Self::$kind(head) => head.finish_tile(simd, tile, room)),* }
+            }
+            #[inline(always)]
+            pub(crate) fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, room: &[S::N]) {
+                match self { $(Self::$kind(head) => head.lane(tile, lane, room)),* }
+            }
+            pub(crate) fn see(&mut self, row: &Row) {
+                match self { $(Self::$kind(head) => head.see(row)),* }
+            }
+            pub(crate) fn absorb(&mut self, later: Self) {
+                match (self, later) {
+                    $((Self::$kind(head), Self::$kind(later)) => head.absorb(later),)*
+                    (_, _) => unreachable!("the same list of readouts for all queries"),
+                }
+            }
+            pub(crate) fn finish(self) -> Vec<Values> {
+                match self { $(Self::$kind(head) => Box::new(head).finish()),* }
+            }
+        }
+    };
+}
+at_work!(
+    PerQuery(PerQuery),
+    TopK(top_k::TopKHead),
+    Received(received::ReceivedHead),
+    Rows(rows::RowsHead),
+    Segments(segments::SegmentsHead),
+    Blocks(blocks::BlocksHead)
+);
 
 /// A list of readouts.
 #[derive(Clone, Debug, Default)]
@@ -225,17 +292,19 @@ pub(crate) struct Readouts {
 }
 
 impl Readouts {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+    /// Every readout of one head that sees rows, before its first one.
+    pub(crate) fn by_row(&self) -> Vec<Box<dyn Head>> {
+        let readouts = self.items.iter().filter(|readout| readout.fuse(&self.shape).is_none());
+        readouts.map(|readout| readout.start(&self.shape)).collect()
     }
 
-    /// Every readout of one head, before its first row.
-    pub(crate) fn head(&self) -> Vec<Box<dyn Head>> {
-        self.items.iter().map(|readout| readout.start(&self.shape)).collect()
+    /// Every readout of one head that is fused.
+    pub(crate) fn fused(&self) -> Vec<AtWork> {
+        self.items.iter().filter_map(|readout| readout.fuse(&self.shape)).map(|fused| fused.0).collect()
     }
 
-    /// Puts the heads, in the order `[batch, heads]`, side by side.
-    pub(crate) fn finish(&self, heads: Vec<Vec<Box<dyn Head>>>) -> Vec<Array> {
+    /// Puts the heads, in the order `[batch, heads]`, side by side: what was read by row and what was fused.
+    pub(crate) fn finish(&self, heads: Vec<(Vec<Box<dyn Head>>, Vec<AtWork>)>) -> Vec<Array> {
         let Shape { batch, heads: head_count, .. } = self.shape;
         let mut arrays: Vec<Array> = Vec::new();
         let mut first = Vec::new();
@@ -246,9 +315,14 @@ impl Readouts {
                 array
             }));
         }
-        for head in heads {
-            for (readout, first) in head.into_iter().zip(&first) {
-                for (array, values) in arrays[*first..].iter_mut().zip(readout.finish()) {
+        for (by_row, fused) in heads {
+            let (mut by_row, mut fused) = (by_row.into_iter(), fused.into_iter());
+            for (readout, first) in self.items.iter().zip(&first) {
+                let values = match readout.fuse(&self.shape) {
+                    Some(_) => fused.next().map(AtWork::finish),
+                    None => by_row.next().map(Head::finish),
+                };
+                for (array, values) in arrays[*first..].iter_mut().zip(values.into_iter().flatten()) {
                     match (&mut array.values, values) {
                         (Values::F32(all), Values::F32(more)) => all.extend(more),
                         (Values::I64(all), Values::I64(more)) => all.extend(more),
@@ -262,14 +336,21 @@ impl Readouts {
 }
 
 /// A readout with one number per query.
-struct PerQuery {
+pub(crate) struct PerQuery {
     values: Vec<f32>,
     of: fn(&Row) -> f64,
+    of_lane: fn(&Lane) -> f64,
+    moments: bool,
 }
 
 impl PerQuery {
-    fn start(of: fn(&Row) -> f64) -> Box<dyn Head> {
-        Box::new(Self { values: Vec::new(), of })
+    fn new(of: fn(&Row) -> f64, of_lane: fn(&Lane) -> f64) -> Self {
+        Self { values: Vec::new(), of, of_lane, moments: false }
+    }
+
+    /// The same, of what has to be summed beside the weights.
+    fn of_moments(of: fn(&Row) -> f64, of_lane: fn(&Lane) -> f64) -> Self {
+        Self { moments: true, ..Self::new(of, of_lane) }
     }
 }
 
@@ -280,6 +361,20 @@ impl Head for PerQuery {
 
     fn finish(self: Box<Self>) -> Vec<Values> {
         vec![Values::F32(self.values)]
+    }
+}
+
+impl Fuse for PerQuery {
+    fn needs(&self) -> Needs {
+        Needs { moments: self.moments, ..Needs::default() }
+    }
+
+    fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, _: &[S::N]) {
+        self.values.push((self.of_lane)(&tile.lanes[lane]) as f32);
+    }
+
+    fn absorb(&mut self, later: Self) {
+        self.values.extend(later.values);
     }
 }
 

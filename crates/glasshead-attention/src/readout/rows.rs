@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, Head, Read, Readout, Shape, Values, numbers};
-use crate::reference::Row;
+use super::{Argument, Array, AtWork, Block, Fuse, Fused, Head, Read, Readout, Shape, Tile, Values, numbers};
+use crate::{
+    isa::{COLUMNS, MAX_LANES, Number, Simd},
+    reference::Row,
+};
 
 #[derive(Debug)]
 struct Rows(Vec<usize>);
@@ -36,27 +39,106 @@ impl Readout for Rows {
     }
 
     fn start(&self, shape: &Shape) -> Box<dyn Head> {
-        let weights = vec![0.0; self.0.len() * shape.keys];
-        Box::new(RowsHead { queries: self.0.clone(), keys: shape.keys, weights })
+        Box::new(self.head(shape))
+    }
+
+    fn fuse(&self, shape: &Shape) -> Option<Fused> {
+        Some(Fused(AtWork::Rows(self.head(shape))))
     }
 }
 
-struct RowsHead {
+impl Rows {
+    fn head(&self, shape: &Shape) -> RowsHead {
+        RowsHead { queries: self.0.clone(), keys: shape.keys, weights: Vec::new() }
+    }
+}
+
+pub(crate) struct RowsHead {
     queries: Vec<usize>,
     keys: usize,
+    /// `[R, keys]`, or nothing as long as none of the queries has come.
     weights: Vec<f32>,
+}
+
+impl RowsHead {
+    fn weights(&mut self) -> &mut [f32] {
+        let len = self.queries.len() * self.keys;
+        self.weights.resize(len, 0.0);
+        &mut self.weights
+    }
 }
 
 impl Head for RowsHead {
     fn see(&mut self, row: &Row) {
-        for (at, _) in self.queries.iter().enumerate().filter(|(_, query)| **query == row.query) {
-            for (&key, &weight) in row.keys.iter().zip(&row.weights) {
-                self.weights[at * self.keys + key] = weight as f32;
+        for at in 0..self.queries.len() {
+            if self.queries[at] == row.query {
+                let keys = self.keys;
+                let weights = &mut self.weights()[at * keys..(at + 1) * keys];
+                weights.fill(0.0);
+                for (&key, &weight) in row.keys.iter().zip(&row.weights) {
+                    weights[key] = weight as f32;
+                }
             }
         }
     }
 
-    fn finish(self: Box<Self>) -> Vec<Values> {
+    fn finish(mut self: Box<Self>) -> Vec<Values> {
+        self.weights();
         vec![Values::F32(self.weights)]
+    }
+}
+
+impl Fuse for RowsHead {
+    /// Keeps scores until the tile is finished.
+    fn see_block<S: Simd>(&mut self, _: S, block: &Block<S>, _: &mut [S::N]) {
+        for at in 0..self.queries.len() {
+            let query = self.queries[at];
+            if block.queries.contains(&query) {
+                let from = at * self.keys + block.keys.start;
+                let weights = &mut self.weights()[from..][..block.keys.len()];
+                let rows = block.scores.chunks_exact(COLUMNS * S::LANES);
+                for (weight, scores) in weights.iter_mut().zip(rows) {
+                    *weight = scores[query - block.queries.start].to_f64() as f32;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, _: &mut [S::N]) {
+        let (Some(first), Some(last)) = (tile.spans.first(), tile.spans.last()) else { return };
+        for at in 0..self.queries.len() {
+            let query = self.queries[at];
+            if tile.queries.contains(&query) {
+                let lane = query - tile.queries.start;
+                let (c, lane) = (lane / S::LANES, lane % S::LANES);
+                let mut lanes = [[S::N::default(); MAX_LANES]; 2];
+                simd.store(tile.top[c], &mut lanes[0]);
+                simd.store(tile.share[c], &mut lanes[1]);
+                let (top, share) = (simd.splat(lanes[0][lane]), simd.splat(lanes[1][lane]));
+                let keys = self.keys;
+                let weights = &mut self.weights()[at * keys + first.start..at * keys + last.end];
+                for weights in weights.chunks_mut(S::LANES) {
+                    for (lane, weight) in lanes[0].iter_mut().zip(&*weights) {
+                        *lane = S::N::from_f64(f64::from(*weight));
+                    }
+                    let x = tile.weight_of(simd, simd.load(&lanes[0]), top, share);
+                    simd.store(x, &mut lanes[0]);
+                    for (weight, lane) in weights.iter_mut().zip(lanes[0]) {
+                        *weight = lane.to_f64() as f32;
+                    }
+                }
+            }
+        }
+    }
+
+    fn absorb(&mut self, later: Self) {
+        if later.weights.is_empty() {
+            return;
+        }
+        // A query has come either here or there: the rows of the other side are 0.
+        for (weight, later) in self.weights().iter_mut().zip(later.weights) {
+            *weight += later;
+        }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, Head, Read, Readout, Shape, Values, numbers};
-use crate::reference::Row;
+use super::{Argument, Array, AtWork, Fuse, Fused, Head, Needs, Read, Readout, Shape, Tile, Values, numbers};
+use crate::{
+    isa::{COLUMNS, Number, Simd},
+    reference::Row,
+};
 
 #[derive(Debug)]
 struct Segments(Vec<usize>);
@@ -37,12 +40,23 @@ impl Readout for Segments {
     }
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
-        Box::new(SegmentsHead { ends: self.0.clone(), sums: Vec::new() })
+        Box::new(self.head())
+    }
+
+    fn fuse(&self, _: &Shape) -> Option<Fused> {
+        Some(Fused(AtWork::Segments(self.head())))
     }
 }
 
-struct SegmentsHead {
+impl Segments {
+    fn head(&self) -> SegmentsHead {
+        SegmentsHead { ends: self.0.clone(), sums: Vec::new() }
+    }
+}
+
+pub(crate) struct SegmentsHead {
     ends: Vec<usize>,
+    /// `[queries seen so far, S]`
     sums: Vec<f32>,
 }
 
@@ -61,5 +75,28 @@ impl Head for SegmentsHead {
 
     fn finish(self: Box<Self>) -> Vec<Values> {
         vec![Values::F32(self.sums)]
+    }
+}
+
+impl Fuse for SegmentsHead {
+    fn needs(&self) -> Needs {
+        Needs { cuts: self.ends.clone(), ..Needs::default() }
+    }
+
+    fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, _: &[S::N]) {
+        let width = COLUMNS * S::LANES;
+        let mut at = 0;
+        for &end in &self.ends {
+            let mut sum = 0.0;
+            while tile.spans.get(at).is_some_and(|span| span.end <= end) {
+                sum += tile.sums[at * width + lane].to_f64();
+                at += 1;
+            }
+            self.sums.push(sum as f32);
+        }
+    }
+
+    fn absorb(&mut self, later: Self) {
+        self.sums.extend(later.sums);
     }
 }

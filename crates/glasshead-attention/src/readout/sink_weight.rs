@@ -1,6 +1,6 @@
 //! `sink_weight [batch, heads, queries]`: the share of the head's sink. Always read where sinks are given.
 
-use super::{Array, Head, PerQuery, Readout, Shape};
+use super::{Array, AtWork, Fused, Head, PerQuery, Readout, Shape};
 
 #[derive(Debug)]
 pub(super) struct SinkWeight;
@@ -11,6 +11,14 @@ impl Readout for SinkWeight {
     }
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
-        PerQuery::start(|row| row.sink_weight)
+        Box::new(head())
     }
+
+    fn fuse(&self, _: &Shape) -> Option<Fused> {
+        Some(Fused(AtWork::PerQuery(head())))
+    }
+}
+
+fn head() -> PerQuery {
+    PerQuery::new(|row| row.sink_weight, |lane| lane.sink_weight)
 }

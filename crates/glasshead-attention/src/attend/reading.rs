@@ -1,0 +1,334 @@
+//! The readouts of a panel while it is computed: what the fused pass keeps for them, and when they see what.
+
+use std::ops::Range;
+
+use super::{
+    prefill::TILES,
+    ranges::{MAX_WIDTH, Ranges},
+    score::Running,
+    tile::{exponentiate, exponentiate_with_moments, join},
+    workspace::{Lines, Room},
+};
+use crate::{
+    isa::{COLUMNS, Dot, MAX_LANES, Number, Simd, Single},
+    readout::{AtWork, Block, Lane, Needs, Tile},
+    softmax::exp2,
+};
+
+/// How many numbers of weights are kept at a time, if they can be fewer: half of the second cache.
+const HELD_WEIGHTS: usize = 1 << 17;
+/// Tasks per head and sequence where they keep numbers per key.
+const TASKS: usize = 8;
+
+/// What all readouts of a run need together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plan {
+    pub(super) needs: Needs,
+}
+
+impl Plan {
+    pub(super) fn new(readouts: &[AtWork]) -> Self {
+        let mut needs = Needs::default();
+        for readout in readouts {
+            let one = readout.needs();
+            needs.moments |= one.moments;
+            needs.weights |= one.weights;
+            needs.cuts.extend(one.cuts);
+        }
+        needs.cuts.sort_unstable();
+        needs.cuts.dedup();
+        Self { needs }
+    }
+}
+
+impl Plan {
+    /// Tiles per panel: of few tiles, the second cache can hold all weights.
+    pub(super) fn tiles(&self, keys: usize, width: usize) -> usize {
+        if !self.needs.weights {
+            return TILES;
+        }
+        (HELD_WEIGHTS / (keys.max(1) * width)).clamp(1, TILES)
+    }
+
+    /// Queries per task: readouts that add up queries keep numbers per key and task.
+    pub(super) fn queries_of_task(&self, queries: usize, panel: usize) -> usize {
+        if !self.needs.weights {
+            return panel;
+        }
+        queries.div_ceil(TASKS).next_multiple_of(panel)
+    }
+}
+
+/// Readouts at work on the queries of a task, and what they need.
+pub(super) struct Reading<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) readouts: &'a mut [AtWork],
+}
+
+/// What is kept of a tile of queries from block to block.
+pub(super) struct Kept<'a, S: Simd> {
+    /// Σ 2^x · x of the exponents from the running maximum, in step with its sum.
+    exponents: [S::F; COLUMNS],
+    /// Σ 2^x · |distance|
+    distance: [S::F; COLUMNS],
+    spans: &'a mut Vec<Range<usize>>,
+    /// Sum of each span and the exponent that it is counted from, `[spans, queries]`.
+    sums: &'a mut Vec<S::N>,
+    bases: &'a mut Vec<S::N>,
+    /// See [`crate::readout::Fuse::room`].
+    room: &'a mut [S::N],
+    /// All numbers 2^x, `[keys, queries]`, if readouts need them.
+    weights: &'a mut [S::N],
+}
+
+/// A block of keys in a tile of queries, scored.
+pub(super) struct Scored<'a, S: Simd> {
+    pub(super) unit: S::N,
+    pub(super) max: [S::F; COLUMNS],
+    pub(super) keys: Range<usize>,
+    pub(super) queries: Range<usize>,
+    /// Position of the first query minus the first key.
+    pub(super) distance: i64,
+    pub(super) ranges: &'a Ranges,
+}
+
+impl<'a, S: Simd> Kept<'a, S> {
+    /// For a tile that visits so many keys.
+    pub(super) fn new(simd: S, reading: &Reading, keys: usize, room: &'a mut Room<S::N>) -> Self {
+        let zero = simd.constant(0.0);
+        room.spans.clear();
+        room.sums.clear();
+        room.bases.clear();
+        let kept = Self {
+            exponents: [zero; COLUMNS],
+            distance: [zero; COLUMNS],
+            spans: &mut room.spans,
+            sums: &mut room.sums,
+            bases: &mut room.bases,
+            room: room.own.get(room_len::<S>(reading.readouts)),
+            weights: room.weights.get(if reading.plan.needs.weights { keys * COLUMNS * S::LANES } else { 0 }),
+        };
+        let mut room = &mut *kept.room;
+        for readout in &*reading.readouts {
+            let own;
+            (own, room) = room.split_at_mut(readout.room() * COLUMNS * S::LANES);
+            readout.start_tile(simd, own);
+        }
+        kept
+    }
+
+    /// Shows a block to the readouts and turns it into items, returned; `p [keys, queries]` holds scores.
+    #[inline(always)]
+    pub(super) fn see<'b, D: Dot<S>>(
+        &mut self,
+        simd: S,
+        reading: &mut Reading,
+        scored: &Scored<S>,
+        p: &'b mut [S::N],
+        items: &'b mut Lines<S::N>,
+        running: &mut [Running<S::F>; COLUMNS],
+    ) -> (&'b [S::N], [S::F; COLUMNS]) {
+        let width = COLUMNS * S::LANES;
+        let Scored { unit, max, ref keys, ref queries, .. } = *scored;
+        let block = Block { scores: p, max, keys: keys.clone(), queries: queries.clone() };
+        let mut room = &mut *self.room;
+        for readout in &mut *reading.readouts {
+            let own;
+            (own, room) = room.split_at_mut(readout.room() * width);
+            readout.see_block(simd, &block, own);
+        }
+
+        let before = [running[0].max, running[1].max];
+        let summed = [running[0].sum, running[1].sum];
+        let (base, shrink) = super::tile::raise(simd, unit, max, running);
+        let Plan { needs } = reading.plan;
+        if needs.moments {
+            for c in 0..COLUMNS {
+                // From the new maximum on, every exponent is smaller by as much as the maximum has grown; as
+                // long as there was none, there is nothing to correct.
+                let grown = simd.sub(before[c], base[c]);
+                let grown =
+                    simd.select_less(simd.constant(f64::from(f32::MIN)), grown, grown, simd.constant(0.0));
+                let moved = simd.mul_add(summed[c], grown, self.exponents[c]);
+                self.exponents[c] = simd.mul(moved, shrink[c]);
+                self.distance[c] = simd.mul(self.distance[c], shrink[c]);
+            }
+        }
+        let mut from = keys.start;
+        let mut cut = needs.cuts.partition_point(|cut| *cut <= from);
+        while from < keys.end {
+            let to = needs.cuts.get(cut).copied().unwrap_or(usize::MAX).min(keys.end);
+            cut += 1;
+            let row = from - keys.start;
+            let part = &mut p[row * width..(to - keys.start) * width];
+            let sum = if needs.moments {
+                let moments = exponentiate_with_moments(simd, unit, base, row, part);
+                for c in 0..COLUMNS {
+                    self.exponents[c] = simd.add(self.exponents[c], moments.exponents[c]);
+                    let far = self.distances(simd, scored, c, &moments.sum, &moments.rows, part, row);
+                    self.distance[c] = simd.add(self.distance[c], far);
+                }
+                moments.sum
+            } else {
+                exponentiate::<S, Single>(simd, unit, base, part)
+            };
+            let at = self.sums.len();
+            self.sums.resize(at + width, S::N::default());
+            self.bases.resize(at + width, S::N::default());
+            for c in 0..COLUMNS {
+                running[c].sum = simd.add(running[c].sum, sum[c]);
+                simd.store(sum[c], &mut self.sums[at + c * S::LANES..]);
+                simd.store(base[c], &mut self.bases[at + c * S::LANES..]);
+            }
+            self.spans.push(from..to);
+            from = to;
+        }
+        if needs.weights {
+            let first = self.spans.first().map_or(0, |span| span.start);
+            self.weights[(keys.start - first) * width..][..p.len()].copy_from_slice(p);
+        }
+        if D::DEPTH == 1 {
+            return (p, shrink);
+        }
+        let items = items.get(p.len());
+        join::<S, D>(simd, p, items);
+        (items, shrink)
+    }
+
+    /// Σ 2^x · |distance| over `part`, whose sums are known: rows are counted from the first key of the block.
+    #[inline(always)]
+    fn distances(
+        &self,
+        simd: S,
+        scored: &Scored<S>,
+        c: usize,
+        sum: &[S::F; COLUMNS],
+        rows: &[S::F; COLUMNS],
+        part: &[S::N],
+        row: usize,
+    ) -> S::F {
+        let width = COLUMNS * S::LANES;
+        let position = |lane: usize| scored.distance + lane as i64 + scored.keys.start as i64;
+        let count = scored.queries.len();
+        let behind = (0..count).all(|lane| scored.ranges.ends[lane] as i64 <= position(lane) + 1);
+        let ahead = (0..count).all(|lane| scored.keys.start as i64 >= position(lane));
+        let lanes = simd.add(simd.lanes(), simd.constant((c * S::LANES) as f64));
+        let first = simd.add(simd.constant(scored.distance as f64), lanes);
+        let zero = simd.constant(0.0);
+        if behind || ahead {
+            let signed = simd.sub(simd.mul(first, sum[c]), rows[c]);
+            return simd.max(signed, simd.sub(zero, signed));
+        }
+        let mut total = zero;
+        for (at, part) in part.chunks_exact(width).enumerate() {
+            let far = simd.sub(first, simd.constant((row + at) as f64));
+            let far = simd.max(far, simd.sub(zero, far));
+            total = simd.mul_add(simd.load(&part[c * S::LANES..]), far, total);
+        }
+        total
+    }
+
+    /// Shows the finished tile to the readouts. `see` is called for each query: true where the pass vouches
+    /// for it, and false where the readouts are to see its row instead.
+    #[inline(always)]
+    pub(super) fn finish(
+        &mut self,
+        simd: S,
+        readouts: &mut [AtWork],
+        end: &End<S>,
+        mut row: impl FnMut(usize, &mut [AtWork]),
+    ) {
+        let width = COLUMNS * S::LANES;
+        let zero = simd.constant(0.0);
+        let (mut top, mut share) = ([zero; COLUMNS], [zero; COLUMNS]);
+        let mut lanes = [Lane::default(); MAX_WIDTH];
+        for c in 0..COLUMNS {
+            let Running { max, sum } = end.running[c];
+            let sink = end.sink.map(|sink| sink * std::f64::consts::LOG2_E);
+            top[c] = simd.max(max, simd.constant(sink.unwrap_or(f64::NEG_INFINITY)));
+            let grow = exp2(simd, simd.sub(max, top[c]));
+            let own = match sink {
+                Some(sink) => exp2(simd, simd.sub(simd.constant(sink), top[c])),
+                None => zero,
+            };
+            let total = simd.mul_add(sum, grow, own);
+            share[c] = simd.div(simd.constant(1.0), total);
+            let mut numbers = [[S::N::default(); MAX_LANES]; 8];
+            let vectors = [max, top[c], sum, grow, own, total, self.exponents[c], self.distance[c]];
+            for (numbers, x) in numbers.iter_mut().zip(vectors) {
+                simd.store(x, numbers);
+            }
+            for (i, lane) in lanes[c * S::LANES..(c + 1) * S::LANES].iter_mut().enumerate() {
+                let [max, top, sum, grow, own, total, exponents, distance] =
+                    std::array::from_fn(|n| numbers[n][i].to_f64());
+                let log = total.log2();
+                lane.lse = (top + log) * std::f64::consts::LN_2;
+                lane.sink_weight = own / total;
+                lane.max_weight = grow / total;
+                lane.distance = distance * grow / total;
+                let logs = exponents + sum * (max - top - log);
+                // Rounding may leave a certain row a hair below 0.
+                lane.entropy = (-std::f64::consts::LN_2 * logs * grow / total).max(0.0);
+            }
+        }
+        for (sums, bases) in self.sums.chunks_exact_mut(width).zip(self.bases.chunks_exact_mut(width)) {
+            for c in 0..COLUMNS {
+                let (sums, bases) = (&mut sums[c * S::LANES..], &mut bases[c * S::LANES..]);
+                let factor = simd.mul(exp2(simd, simd.sub(simd.load(bases), top[c])), share[c]);
+                simd.store(simd.mul(simd.load(sums), factor), sums);
+                simd.store(factor, bases);
+            }
+        }
+        let keys =
+            self.spans.first().map_or(0, |span| span.start)..self.spans.last().map_or(0, |span| span.end);
+        let len = self.weights.len().min(keys.len() * width);
+        let weights = &mut self.weights[..len];
+        let count = end.queries.len();
+        for lane in (0..width).filter(|lane| *lane >= count || !end.vouched[*lane]) {
+            for array in [&mut self.sums[..], &mut self.bases[..], &mut weights[..]] {
+                array.iter_mut().skip(lane).step_by(width).for_each(|x| *x = S::N::default());
+            }
+        }
+        let tile = Tile {
+            queries: end.queries.clone(),
+            unit: end.unit,
+            top,
+            share,
+            lanes: &lanes,
+            spans: self.spans,
+            sums: self.sums,
+            weights: (len > 0).then_some((&*weights, self.bases.as_slice())),
+        };
+        let mut room = &mut *self.room;
+        for readout in &mut *readouts {
+            let own;
+            (own, room) = room.split_at_mut(readout.room() * width);
+            readout.finish_tile(simd, &tile, own);
+        }
+        for lane in 0..count {
+            if !end.vouched[lane] {
+                row(lane, readouts);
+                continue;
+            }
+            let mut room = &*self.room;
+            for readout in &mut *readouts {
+                let own;
+                (own, room) = room.split_at(readout.room() * width);
+                readout.lane(&tile, lane, own);
+            }
+        }
+    }
+}
+
+/// A tile of queries at its end.
+pub(super) struct End<'a, S: Simd> {
+    pub(super) queries: Range<usize>,
+    pub(super) unit: S::N,
+    pub(super) running: [Running<S::F>; COLUMNS],
+    pub(super) sink: Option<f64>,
+    pub(super) vouched: &'a [bool; MAX_WIDTH],
+}
+
+fn room_len<S: Simd>(readouts: &[AtWork]) -> usize {
+    readouts.iter().map(AtWork::room).sum::<usize>() * COLUMNS * S::LANES
+}

@@ -1,0 +1,112 @@
+//! Readouts inside the fused pass: what a tile of queries shows them, block of keys by block of keys.
+//!
+//! Exponents are those of 2, x = score · log₂e, as the pass has them. A weight is 2^(x − top) · share, where
+//! `top` is the row's largest exponent and `share` is 1 / Σ 2^(x − top), the sink counted.
+
+use std::ops::Range;
+
+use super::Head;
+use crate::{
+    isa::{COLUMNS, Simd},
+    softmax::exp2,
+};
+
+/// What a readout needs the pass to keep.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needs {
+    /// Σ weight · exponent and Σ weight · distance of every query.
+    pub(crate) moments: bool,
+    /// Every weight of a tile, until the tile is finished.
+    pub(crate) weights: bool,
+    /// The sum of the weights between neighbouring keys of this ascending list.
+    pub(crate) cuts: Vec<usize>,
+}
+
+/// A readout that can be read out of tiles. Numbers that it keeps per tile stand in a `room`, `[.., queries]`.
+pub(crate) trait Fuse: Head {
+    /// What the pass must keep for it.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+    /// Vectors that it keeps per vector of queries.
+    fn room(&self) -> usize {
+        0
+    }
+    /// A new tile.
+    fn start_tile<S: Simd>(&self, simd: S, room: &mut [S::N]) {
+        let _ = (simd, room);
+    }
+    /// A block of keys in a tile.
+    fn see_block<S: Simd>(&mut self, simd: S, block: &Block<S>, room: &mut [S::N]) {
+        let _ = (simd, block, room);
+    }
+    /// All keys have been seen: what concerns all queries of the tile.
+    fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, room: &mut [S::N]) {
+        let _ = (simd, tile, room);
+    }
+    /// One query of a finished tile; queries come in ascending order, and those that the pass can't vouch for
+    /// come through [`Head::see`] instead.
+    fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, room: &[S::N]) {
+        let _ = (tile, lane, room);
+    }
+    /// Takes in the same readout of the queries that follow.
+    fn absorb(&mut self, later: Self);
+}
+
+/// The scores of a tile of queries and a block of keys.
+pub(crate) struct Block<'a, S: Simd> {
+    /// `[keys, queries]`; exponents once multiplied with `unit`.
+    pub(crate) scores: &'a [S::N],
+    /// The largest score of each query.
+    pub(crate) max: [S::F; COLUMNS],
+    pub(crate) keys: Range<usize>,
+    /// Those of the tile's queries that are not repetitions.
+    pub(crate) queries: Range<usize>,
+}
+
+/// A tile whose keys have all been seen.
+pub(crate) struct Tile<'a, S: Simd> {
+    pub(crate) queries: Range<usize>,
+    /// What scores are multiplied with to be exponents.
+    pub(crate) unit: S::N,
+    pub(crate) top: [S::F; COLUMNS],
+    pub(crate) share: [S::F; COLUMNS],
+    pub(crate) lanes: &'a [Lane],
+    /// Keys between two cuts or block borders.
+    pub(crate) spans: &'a [Range<usize>],
+    /// Weight of each span, `[spans, queries]`; 0 for queries that the pass can't vouch for.
+    pub(crate) sums: &'a [S::N],
+    /// Where they were needed: numbers that give the weights of a span when multiplied with its factors,
+    /// `[keys, queries]` from the first span on, and the factors `[spans, queries]`.
+    pub(crate) weights: Option<(&'a [S::N], &'a [S::N])>,
+}
+
+impl<S: Simd> Tile<'_, S> {
+    /// From scores of the queries in column `c` to weights.
+    #[inline(always)]
+    pub(crate) fn weight(&self, simd: S, c: usize, scores: S::F) -> S::F {
+        self.weight_of(simd, scores, self.top[c], self.share[c])
+    }
+
+    /// As [`Tile::weight`], for any queries.
+    #[inline(always)]
+    pub(crate) fn weight_of(&self, simd: S, scores: S::F, top: S::F, share: S::F) -> S::F {
+        let exponent = simd.mul_add_once(scores, simd.splat(self.unit), simd.sub(simd.constant(0.0), top));
+        simd.mul(exp2(simd, exponent), share)
+    }
+}
+
+/// One query of a finished tile.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lane {
+    /// ln Σ exp(score), the sink counted.
+    pub(crate) lse: f64,
+    /// −Σ p ln p over the keys.
+    pub(crate) entropy: f64,
+    /// The largest weight on a key.
+    pub(crate) max_weight: f64,
+    /// Σ p · |distance|.
+    pub(crate) distance: f64,
+    /// The share of the sink.
+    pub(crate) sink_weight: f64,
+}
