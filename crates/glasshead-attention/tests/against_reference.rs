@@ -243,6 +243,100 @@ impl Case {
     }
 }
 
+impl Case {
+    /// All readouts against those of the reference's rows. A score is a sum of `dim` products and is off by a few
+    /// units of its parts' sum, which is the relative error of its weight; results are rounded to f32.
+    fn check_readouts<T: Element>(&self, size: usize) {
+        let arrays = self.arrays::<T>();
+        let ends = [self.keys / 3, self.keys / 3, self.keys - 1];
+        let chosen = [self.queries - 1, 0, self.queries / 2];
+        let k = 1 + self.keys / 9;
+        let read = Read::new().lse().entropy().max_weight().top_k(k).received().rows(&chosen);
+        let read = read.segments(&ends).blocks(size).distance();
+        let request = self.request(&arrays).read(read);
+        for set in InstructionSet::here() {
+            let got = request.clone().instruction_set(set).run().unwrap();
+            let f32s = |name: &str| got.readout(name).unwrap().f32().unwrap();
+            let columns = self.keys.div_ceil(size);
+            let squares = self.queries.div_ceil(size) * columns;
+            let mut received = vec![0.0; self.batch * self.heads() * self.keys];
+            let mut blocks = vec![0.0; self.batch * self.heads() * squares];
+            let mut score_error = 0f64;
+            for (n, (b, h, i)) in indices(self.batch, self.heads(), self.queries).enumerate() {
+                let row = reference::row(&request, b, h, i).unwrap();
+                let largest = row.scores.iter().fold(0.0, |max: f64, s| max.max(s.abs()));
+                let parts = self.spread * (self.dim as f64).sqrt();
+                let off = 2.0 * f64::from(f32::EPSILON) * (parts + largest);
+                score_error = score_error.max(off);
+                let near = |what: &str, got: f32, want: f64, scale: f64| {
+                    let allowed = 2.0 * off * scale + 1e-6 * (1.0 + want.abs());
+                    let got = f64::from(got);
+                    assert!(
+                        got == want || (got - want).abs() <= allowed,
+                        "{set:?} {what} of {:?}: {got}, not {want} ± {allowed}, in {self:?}",
+                        (b, h, i)
+                    );
+                };
+                let entropy: f64 = row.weights.iter().filter(|w| **w > 0.0).map(|w| -w * w.ln()).sum();
+                near("lse", f32s("lse")[n], row.lse, 1.0);
+                near("entropy", f32s("entropy")[n], entropy, 2.0 + (self.keys as f64).ln());
+                near("max", f32s("max_weight")[n], row.weights.iter().copied().fold(0.0, f64::max), 1.0);
+                if self.sinks {
+                    near("sink", f32s("sink_weight")[n], row.sink_weight, 1.0);
+                }
+                let far = |key: &usize| row.position.abs_diff(*key as i64) as f64;
+                let distance: f64 = row.keys.iter().zip(&row.weights).map(|(key, w)| far(key) * w).sum();
+                let farthest = row.keys.iter().map(far).fold(0.0, f64::max);
+                near("distance", f32s("distance")[n], distance, 1.0 + farthest);
+                let mut start = 0;
+                for (s, end) in ends.into_iter().enumerate() {
+                    let inside = |key: &usize| (start..end).contains(key);
+                    let pairs = row.keys.iter().zip(&row.weights);
+                    let sum = pairs.filter(|(key, _)| inside(key)).map(|(_, w)| w).sum();
+                    near("segment", f32s("segments")[n * ends.len() + s], sum, 1.0);
+                    start = end;
+                }
+                let mut whole = vec![0.0; self.keys];
+                for (&key, &weight) in row.keys.iter().zip(&row.weights) {
+                    whole[key] = weight;
+                    received[n / self.queries * self.keys + key] += weight;
+                    blocks[n / self.queries * squares + i / size * columns + key / size] += weight;
+                }
+                for (at, _) in chosen.iter().enumerate().filter(|(_, query)| **query == i) {
+                    let place = (n / self.queries * chosen.len() + at) * self.keys;
+                    for (got, want) in f32s("rows")[place..place + self.keys].iter().zip(&whole) {
+                        near("row", *got, *want, 1.0);
+                    }
+                }
+                let top = &got.readout("top_index").unwrap().i64().unwrap()[n * k..(n + 1) * k];
+                let weights = &f32s("top_weight")[n * k..(n + 1) * k];
+                let filled = top.iter().filter(|key| **key >= 0).count();
+                assert_eq!(filled, k.min(row.keys.len()), "{set:?} {:?} in {self:?}", (b, h, i));
+                assert!(weights.is_sorted_by(|a, b| a >= b), "{weights:?}");
+                let mut taken = std::collections::HashSet::new();
+                for (&key, &weight) in top.iter().zip(weights).take(filled) {
+                    assert!(taken.insert(key as usize) && row.keys.contains(&(key as usize)));
+                    near("top", weight, whole[key as usize], 1.0);
+                }
+                let least = if filled < k { 0.0 } else { f64::from(weights[k - 1]) };
+                for key in row.keys.iter().filter(|key| !taken.contains(key)) {
+                    near("left out", whole[*key].max(least) as f32, least, 1.0);
+                }
+            }
+            let sums = [("received", &received, self.queries), ("blocks", &blocks, size * size)];
+            for (name, want, terms) in sums {
+                for (got, want) in f32s(name).iter().zip(want) {
+                    let allowed = (2.0 * score_error + 1e-6) * (1.0 + want.abs().min(terms as f64));
+                    assert!(
+                        (f64::from(*got) - want).abs() <= allowed,
+                        "{set:?} {name}: {got} {want} in {self:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 fn indices(batch: usize, heads: usize, queries: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..batch * heads * queries).map(move |n| (n / (heads * queries), n / queries % heads, n % queries))
 }
@@ -272,6 +366,14 @@ proptest! {
                 prop_assert!((a - b).abs() <= 1e-12 * (1.0 + b.abs()), "{:?}: {} {}", set, a, b);
             }
         }
+    }
+
+    #[test]
+    fn readouts_of_every_set_agree_with_rows_of_the_reference(case in cases(), size in 16usize..70) {
+        prop_assume!(case.keys > 0 && case.queries > 0);
+        case.check_readouts::<f32>(size);
+        case.check_readouts::<bf16>(size);
+        case.check_readouts::<f64>(size);
     }
 
     /// NaN and ∞ in a value or key touch the rows that see it, and no other row.
