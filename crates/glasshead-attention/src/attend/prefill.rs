@@ -115,11 +115,14 @@ impl<T: Element> Panel<'_, '_, T> {
         let k_source = Source::new(problem.k, batch, head / problem.group, depth * D::DEPTH);
         let v_source = Source::new(problem.v, batch, head / problem.group, value_dim).gathered();
 
-        let mut kept = Vec::new();
+        let (mut kept, mut weights) = (Vec::new(), Vec::new());
         if let Some(reading) = reading.as_ref().filter(|_| READ) {
             workspace.rooms.resize_with(TILES, Room::default);
             for (room, range) in workspace.rooms.iter_mut().zip(&ranges[..tiles]) {
-                kept.push(Kept::new(simd, reading, range.end.saturating_sub(range.start) + KEYS, room));
+                let keys = range.end.saturating_sub(range.start) + KEYS;
+                let (tile, all) = Kept::new(simd, reading, keys, room);
+                kept.push(tile);
+                weights.push(all);
             }
         }
 
@@ -151,7 +154,12 @@ impl<T: Element> Panel<'_, '_, T> {
                 // Items of v hold keys from a multiple of DEPTH on.
                 let item = (from - block.start) / D::DEPTH;
                 let from = block.start + item * D::DEPTH;
-                let p = &mut workspace.p.get(KEYS * width)[..(to - from) * width];
+                let stays = READ && !weights[tile].is_empty();
+                let p = match stays {
+                    true => &mut weights[tile][kept[tile].keys_before(from) * width..],
+                    false => workspace.p.get(KEYS * width),
+                };
+                let p = &mut p[..(to - from) * width];
                 let scores = Scores {
                     q: &q[tile * depth * width..(tile + 1) * depth * width],
                     k: k.skip(from - block.start),
@@ -212,7 +220,7 @@ impl<T: Element> Panel<'_, '_, T> {
                     sink: problem.sinks.map(|sinks| f64::from(sinks[head])),
                     vouched: &vouched,
                 };
-                kept[tile].finish(simd, reading.readouts, &end, |lane, readouts| {
+                kept[tile].finish(simd, reading.readouts, &end, weights[tile], |lane, readouts| {
                     let row = &mut workspace.row;
                     row.compute(problem, batch, head, query_at(tile, lane));
                     readouts.iter_mut().for_each(|readout| readout.see(row));

@@ -6,17 +6,18 @@ use super::{
     prefill::TILES,
     ranges::{MAX_WIDTH, Ranges},
     score::Running,
-    tile::{exponentiate, exponentiate_with_moments, join},
+    tile::{Moments, exponentiate, exponentiate_with_moments, join, raise},
     workspace::{Lines, Room},
 };
 use crate::{
     isa::{COLUMNS, Dot, MAX_LANES, Number, Simd, Single},
-    readout::{AtWork, Block, Lane, Needs, Tile},
+    readout::{AtWork, Block, Lane, Needs, Tile, Weights},
     softmax::exp2,
 };
 
-/// How many numbers of weights are kept at a time, if they can be fewer: half of the second cache.
-const HELD_WEIGHTS: usize = 1 << 17;
+/// How many numbers of weights are kept at a time, if they can be fewer. More than the second cache holds: with
+/// fewer tiles, k and v would come from the third cache as often (measured).
+const HELD_WEIGHTS: usize = 1 << 19;
 /// Tasks per head and sequence where they keep numbers per key.
 const TASKS: usize = 8;
 
@@ -77,8 +78,6 @@ pub(super) struct Kept<'a, S: Simd> {
     bases: &'a mut Vec<S::N>,
     /// See [`crate::readout::Fuse::room`].
     room: &'a mut [S::N],
-    /// All numbers 2^x, `[keys, queries]`, if readouts need them.
-    weights: &'a mut [S::N],
 }
 
 /// A block of keys in a tile of queries, scored.
@@ -92,9 +91,41 @@ pub(super) struct Scored<'a, S: Simd> {
     pub(super) ranges: &'a Ranges,
 }
 
+impl<S: Simd> Scored<'_, S> {
+    /// Σ 2^x · |distance| over `part`, whose sums are known: rows are counted from the first key of the block.
+    #[inline(always)]
+    fn distances(&self, simd: S, c: usize, moments: &Moments<S::F>, part: &[S::N], row: usize) -> S::F {
+        let width = COLUMNS * S::LANES;
+        let position = |lane: usize| self.distance + lane as i64 + self.keys.start as i64;
+        let count = self.queries.len();
+        let behind = (0..count).all(|lane| self.ranges.ends[lane] as i64 <= position(lane) + 1);
+        let ahead = (0..count).all(|lane| self.keys.start as i64 >= position(lane));
+        let lanes = simd.add(simd.lanes(), simd.constant((c * S::LANES) as f64));
+        let first = simd.add(simd.constant(self.distance as f64), lanes);
+        let zero = simd.constant(0.0);
+        if behind || ahead {
+            let signed = simd.sub(simd.mul(first, moments.sum[c]), moments.rows[c]);
+            return simd.max(signed, simd.sub(zero, signed));
+        }
+        let mut total = zero;
+        for (at, part) in part.chunks_exact(width).enumerate() {
+            let far = simd.sub(first, simd.constant((row + at) as f64));
+            let far = simd.max(far, simd.sub(zero, far));
+            total = simd.mul_add(simd.load(&part[c * S::LANES..]), far, total);
+        }
+        total
+    }
+}
+
 impl<'a, S: Simd> Kept<'a, S> {
-    /// For a tile that visits so many keys.
-    pub(super) fn new(simd: S, reading: &Reading, keys: usize, room: &'a mut Room<S::N>) -> Self {
+    /// For a tile that visits so many keys; and room for all its numbers 2^x, `[keys, queries]`, if readouts need
+    /// them, else for those of a block.
+    pub(super) fn new(
+        simd: S,
+        reading: &Reading,
+        keys: usize,
+        room: &'a mut Room<S::N>,
+    ) -> (Self, &'a mut [S::N]) {
         let zero = simd.constant(0.0);
         room.spans.clear();
         room.sums.clear();
@@ -106,15 +137,21 @@ impl<'a, S: Simd> Kept<'a, S> {
             sums: &mut room.sums,
             bases: &mut room.bases,
             room: room.own.get(room_len::<S>(reading.readouts)),
-            weights: room.weights.get(if reading.plan.needs.weights { keys * COLUMNS * S::LANES } else { 0 }),
         };
+        let weights =
+            room.weights.get(if reading.plan.needs.weights { keys * COLUMNS * S::LANES } else { 0 });
         let mut room = &mut *kept.room;
         for readout in &*reading.readouts {
             let own;
             (own, room) = room.split_at_mut(readout.room() * COLUMNS * S::LANES);
             readout.start_tile(simd, own);
         }
-        kept
+        (kept, weights)
+    }
+
+    /// How many keys have been visited before this one.
+    pub(super) fn keys_before(&self, key: usize) -> usize {
+        key - self.spans.first().map_or(key, |span| span.start)
     }
 
     /// Shows a block to the readouts and turns it into items, returned; `p [keys, queries]` holds scores.
@@ -140,7 +177,7 @@ impl<'a, S: Simd> Kept<'a, S> {
 
         let before = [running[0].max, running[1].max];
         let summed = [running[0].sum, running[1].sum];
-        let (base, shrink) = super::tile::raise(simd, unit, max, running);
+        let (base, shrink) = raise(simd, unit, max, running);
         let Plan { needs } = reading.plan;
         if needs.moments {
             for c in 0..COLUMNS {
@@ -165,7 +202,7 @@ impl<'a, S: Simd> Kept<'a, S> {
                 let moments = exponentiate_with_moments(simd, unit, base, row, part);
                 for c in 0..COLUMNS {
                     self.exponents[c] = simd.add(self.exponents[c], moments.exponents[c]);
-                    let far = self.distances(simd, scored, c, &moments.sum, &moments.rows, part, row);
+                    let far = scored.distances(simd, c, &moments, part, row);
                     self.distance[c] = simd.add(self.distance[c], far);
                 }
                 moments.sum
@@ -183,49 +220,12 @@ impl<'a, S: Simd> Kept<'a, S> {
             self.spans.push(from..to);
             from = to;
         }
-        if needs.weights {
-            let first = self.spans.first().map_or(0, |span| span.start);
-            self.weights[(keys.start - first) * width..][..p.len()].copy_from_slice(p);
-        }
         if D::DEPTH == 1 {
             return (p, shrink);
         }
         let items = items.get(p.len());
         join::<S, D>(simd, p, items);
         (items, shrink)
-    }
-
-    /// Σ 2^x · |distance| over `part`, whose sums are known: rows are counted from the first key of the block.
-    #[inline(always)]
-    fn distances(
-        &self,
-        simd: S,
-        scored: &Scored<S>,
-        c: usize,
-        sum: &[S::F; COLUMNS],
-        rows: &[S::F; COLUMNS],
-        part: &[S::N],
-        row: usize,
-    ) -> S::F {
-        let width = COLUMNS * S::LANES;
-        let position = |lane: usize| scored.distance + lane as i64 + scored.keys.start as i64;
-        let count = scored.queries.len();
-        let behind = (0..count).all(|lane| scored.ranges.ends[lane] as i64 <= position(lane) + 1);
-        let ahead = (0..count).all(|lane| scored.keys.start as i64 >= position(lane));
-        let lanes = simd.add(simd.lanes(), simd.constant((c * S::LANES) as f64));
-        let first = simd.add(simd.constant(scored.distance as f64), lanes);
-        let zero = simd.constant(0.0);
-        if behind || ahead {
-            let signed = simd.sub(simd.mul(first, sum[c]), rows[c]);
-            return simd.max(signed, simd.sub(zero, signed));
-        }
-        let mut total = zero;
-        for (at, part) in part.chunks_exact(width).enumerate() {
-            let far = simd.sub(first, simd.constant((row + at) as f64));
-            let far = simd.max(far, simd.sub(zero, far));
-            total = simd.mul_add(simd.load(&part[c * S::LANES..]), far, total);
-        }
-        total
     }
 
     /// Shows the finished tile to the readouts. `see` is called for each query: true where the pass vouches
@@ -236,6 +236,7 @@ impl<'a, S: Simd> Kept<'a, S> {
         simd: S,
         readouts: &mut [AtWork],
         end: &End<S>,
+        weights: &mut [S::N],
         mut row: impl FnMut(usize, &mut [AtWork]),
     ) {
         let width = COLUMNS * S::LANES;
@@ -281,8 +282,8 @@ impl<'a, S: Simd> Kept<'a, S> {
         }
         let keys =
             self.spans.first().map_or(0, |span| span.start)..self.spans.last().map_or(0, |span| span.end);
-        let len = self.weights.len().min(keys.len() * width);
-        let weights = &mut self.weights[..len];
+        let len = weights.len().min(keys.len() * width);
+        let weights = &mut weights[..len];
         let count = end.queries.len();
         for lane in (0..width).filter(|lane| *lane >= count || !end.vouched[*lane]) {
             for array in [&mut self.sums[..], &mut self.bases[..], &mut weights[..]] {
@@ -297,7 +298,7 @@ impl<'a, S: Simd> Kept<'a, S> {
             lanes: &lanes,
             spans: self.spans,
             sums: self.sums,
-            weights: (len > 0).then_some((&*weights, self.bases.as_slice())),
+            weights: (len > 0).then_some(Weights { numbers: weights, factors: self.bases }),
         };
         let mut room = &mut *self.room;
         for readout in &mut *readouts {

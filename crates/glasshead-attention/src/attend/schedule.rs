@@ -90,7 +90,7 @@ pub(crate) fn run<T: Element>(
             readout.absorb(later);
         }
     }
-    readouts.finish(by_row.into_iter().zip(fused).collect())
+    readouts.finish(by_row, fused)
 }
 
 /// Computes the output and what was read out: of which head, from which query on.

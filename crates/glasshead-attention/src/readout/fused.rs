@@ -76,9 +76,17 @@ pub(crate) struct Tile<'a, S: Simd> {
     pub(crate) spans: &'a [Range<usize>],
     /// Weight of each span, `[spans, queries]`; 0 for queries that the pass can't vouch for.
     pub(crate) sums: &'a [S::N],
-    /// Where they were needed: numbers that give the weights of a span when multiplied with its factors,
-    /// `[keys, queries]` from the first span on, and the factors `[spans, queries]`.
-    pub(crate) weights: Option<(&'a [S::N], &'a [S::N])>,
+    /// Where they were needed.
+    pub(crate) weights: Option<Weights<'a, S::N>>,
+}
+
+/// All weights of a tile: the numbers of a span times its factors.
+#[derive(Clone, Copy)]
+pub(crate) struct Weights<'a, N> {
+    /// `[keys, queries]` from the first span on
+    pub(crate) numbers: &'a [N],
+    /// `[spans, queries]`
+    pub(crate) factors: &'a [N],
 }
 
 impl<S: Simd> Tile<'_, S> {

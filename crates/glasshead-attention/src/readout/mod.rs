@@ -17,7 +17,7 @@ mod top_k;
 
 use std::{fmt::Debug, sync::Arc};
 
-pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile};
+pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile, Weights};
 
 use crate::{AttentionError, isa::Simd, reference::Row};
 
@@ -304,7 +304,7 @@ impl Readouts {
     }
 
     /// Puts the heads, in the order `[batch, heads]`, side by side: what was read by row and what was fused.
-    pub(crate) fn finish(&self, heads: Vec<(Vec<Box<dyn Head>>, Vec<AtWork>)>) -> Vec<Array> {
+    pub(crate) fn finish(&self, by_row: Vec<Vec<Box<dyn Head>>>, fused: Vec<Vec<AtWork>>) -> Vec<Array> {
         let Shape { batch, heads: head_count, .. } = self.shape;
         let mut arrays: Vec<Array> = Vec::new();
         let mut first = Vec::new();
@@ -315,7 +315,7 @@ impl Readouts {
                 array
             }));
         }
-        for (by_row, fused) in heads {
+        for (by_row, fused) in by_row.into_iter().zip(fused) {
             let (mut by_row, mut fused) = (by_row.into_iter(), fused.into_iter());
             for (readout, first) in self.items.iter().zip(&first) {
                 let values = match readout.fuse(&self.shape) {

@@ -63,12 +63,12 @@ impl Fuse for ReceivedHead {
 
     #[inline(always)]
     fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, _: &mut [S::N]) {
-        let (Some((weights, factors)), Some(first)) = (tile.weights, tile.spans.first()) else { return };
+        let (Some(weights), Some(first)) = (tile.weights, tile.spans.first()) else { return };
         let width = COLUMNS * S::LANES;
         let zero = simd.constant(0.0);
-        for (span, factors) in tile.spans.iter().zip(factors.chunks_exact(width)) {
+        for (span, factors) in tile.spans.iter().zip(weights.factors.chunks_exact(width)) {
             let factors = [simd.load(factors), simd.load(&factors[S::LANES..])];
-            let rows = &weights[(span.start - first.start) * width..(span.end - first.start) * width];
+            let rows = &weights.numbers[(span.start - first.start) * width..(span.end - first.start) * width];
             let both = |row: &[S::N]| {
                 let left = simd.mul(simd.load(row), factors[0]);
                 simd.mul_add(simd.load(&row[S::LANES..]), factors[1], left)

@@ -10,6 +10,10 @@ use crate::{
     reference::Row,
 };
 
+/// Up to so many places are kept in registers while a block is looked through.
+const IN_REGISTERS: usize = 8;
+/// Keys that are looked through at a time.
+const CANDIDATES: usize = 128;
 /// Up to here f32 counts keys exactly.
 const MOST_KEYS: usize = 1 << 24;
 
@@ -96,10 +100,10 @@ impl Head for TopKHead {
     }
 }
 
-/// The room holds the best scores so far, `[K, queries]`, and after them their keys.
+/// The room holds the best scores so far, `[places, queries]`, and after them their keys.
 impl Fuse for TopKHead {
     fn room(&self) -> usize {
-        2 * self.k
+        2 * self.k.max(IN_REGISTERS)
     }
 
     fn start_tile<S: Simd>(&self, _: S, room: &mut [S::N]) {
@@ -110,23 +114,18 @@ impl Fuse for TopKHead {
 
     #[inline(always)]
     fn see_block<S: Simd>(&mut self, simd: S, block: &Block<S>, room: &mut [S::N]) {
-        let width = COLUMNS * S::LANES;
         let (scores, keys) = room.split_at_mut(room.len() / 2);
+        let last = (self.k.max(IN_REGISTERS) - 1) * COLUMNS * S::LANES;
         for c in 0..COLUMNS {
             let (scores, keys) = (&mut scores[c * S::LANES..], &mut keys[c * S::LANES..]);
-            let last = (self.k - 1) * width;
-            let mut least = simd.load(&scores[last..]);
             // Late in a row, most blocks hold nothing new.
-            if !simd.any_less(least, block.max[c]) {
+            if !simd.any_less(simd.load(&scores[last..]), block.max[c]) {
                 continue;
             }
-            for (at, row) in block.scores.chunks_exact(width).enumerate() {
-                let score = simd.load(&row[c * S::LANES..]);
-                if simd.any_less(least, score) {
-                    let key = simd.constant((block.keys.start + at) as f64);
-                    insert(simd, score, key, scores, keys, last + S::LANES);
-                    least = simd.load(&scores[last..]);
-                }
+            if self.k <= IN_REGISTERS {
+                see_column(simd, block, c, scores, keys);
+            } else {
+                see_long_column(simd, block, c, last, scores, keys);
             }
         }
     }
@@ -144,8 +143,10 @@ impl Fuse for TopKHead {
     fn lane<S: Simd>(&mut self, _: &Tile<S>, lane: usize, room: &[S::N]) {
         let (weights, keys) = room.split_at(room.len() / 2);
         let width = COLUMNS * S::LANES;
-        self.index.extend(keys.iter().skip(lane).step_by(width).map(|key| key.to_f64() as i64));
-        self.weight.extend(weights.iter().skip(lane).step_by(width).map(|weight| weight.to_f64() as f32));
+        self.index.extend(keys.iter().skip(lane).step_by(width).take(self.k).map(|key| key.to_f64() as i64));
+        self.weight.extend(
+            weights.iter().skip(lane).step_by(width).take(self.k).map(|weight| weight.to_f64() as f32),
+        );
     }
 
     fn absorb(&mut self, later: Self) {
@@ -154,21 +155,66 @@ impl Fuse for TopKHead {
     }
 }
 
-/// Puts a key into the descending lists of all lanes where its score is larger; an equal one stays below.
+/// Looks for better keys of the queries of one column. An equal score stays below those of lower keys.
 #[inline(always)]
-fn insert<S: Simd>(
+fn see_column<S: Simd>(simd: S, block: &Block<S>, c: usize, scores: &mut [S::N], keys: &mut [S::N]) {
+    let width = COLUMNS * S::LANES;
+    let lowest = simd.constant(f64::NEG_INFINITY);
+    let mut best = [(lowest, lowest); IN_REGISTERS];
+    for (place, best) in best.iter_mut().enumerate() {
+        *best = (simd.load(&scores[place * width..]), simd.load(&keys[place * width..]));
+    }
+    for (part, rows) in block.scores.chunks(CANDIDATES * width).enumerate() {
+        // Which keys are better is a guess that a processor makes wrongly: they are listed without a branch.
+        let least = best[IN_REGISTERS - 1].0;
+        let mut candidates = [0u8; CANDIDATES];
+        let mut count = 0;
+        for (at, row) in rows.chunks_exact(width).enumerate() {
+            candidates[count % CANDIDATES] = at as u8;
+            count += usize::from(simd.any_less(least, simd.load(&row[c * S::LANES..])));
+        }
+        for &at in &candidates[..count] {
+            let at = usize::from(at);
+            let mut score = simd.load(&rows[at * width + c * S::LANES..]);
+            let mut key = simd.constant((block.keys.start + part * CANDIDATES + at) as f64);
+            for best in &mut best {
+                let old = *best;
+                best.0 = simd.select_less(old.0, score, score, old.0);
+                best.1 = simd.select_less(old.0, score, key, old.1);
+                key = simd.select_less(old.0, score, old.1, key);
+                score = simd.select_less(old.0, score, old.0, score);
+            }
+        }
+    }
+    for (place, best) in best.iter().enumerate() {
+        simd.store(best.0, &mut scores[place * width..]);
+        simd.store(best.1, &mut keys[place * width..]);
+    }
+}
+
+/// As [`see_column`], for lists that the registers do not hold and that end at `last`.
+#[inline(always)]
+fn see_long_column<S: Simd>(
     simd: S,
-    mut score: S::F,
-    mut key: S::F,
+    block: &Block<S>,
+    c: usize,
+    last: usize,
     scores: &mut [S::N],
     keys: &mut [S::N],
-    end: usize,
 ) {
-    for at in (0..end).step_by(COLUMNS * S::LANES) {
-        let (old_score, old_key) = (simd.load(&scores[at..]), simd.load(&keys[at..]));
-        simd.store(simd.select_less(old_score, score, score, old_score), &mut scores[at..]);
-        simd.store(simd.select_less(old_score, score, key, old_key), &mut keys[at..]);
-        key = simd.select_less(old_score, score, old_key, key);
-        score = simd.select_less(old_score, score, old_score, score);
+    let width = COLUMNS * S::LANES;
+    for (at, row) in block.scores.chunks_exact(width).enumerate() {
+        let mut score = simd.load(&row[c * S::LANES..]);
+        if !simd.any_less(simd.load(&scores[last..]), score) {
+            continue;
+        }
+        let mut key = simd.constant((block.keys.start + at) as f64);
+        for at in (0..=last).step_by(width) {
+            let (old_score, old_key) = (simd.load(&scores[at..]), simd.load(&keys[at..]));
+            simd.store(simd.select_less(old_score, score, score, old_score), &mut scores[at..]);
+            simd.store(simd.select_less(old_score, score, key, old_key), &mut keys[at..]);
+            key = simd.select_less(old_score, score, old_key, key);
+            score = simd.select_less(old_score, score, old_score, score);
+        }
     }
 }

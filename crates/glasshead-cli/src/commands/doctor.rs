@@ -115,9 +115,9 @@ fn slow(used: Option<InstructionSet>) -> Vec<String> {
     }
     slow.extend(
         [
-            "Every readout of `attend --read`: computed row by row in f64, by the reference.",
+            "Readouts of fewer than 16 queries, and blocks below 16: row by row in f64, by the reference.",
             "F64 arrays: half as many numbers in a vector, and arithmetic in f64.",
-            "F16 and BF16 arrays: widened to f32; the bf16 instructions of the CPU are not used.",
+            "F16 arrays, and BF16 arrays where pairs are not multiplied faster: widened to f32 (no AMX).",
             "Few queries over long keys in small memory pages: each page has to be looked up (huge pages help).",
         ]
         .map(str::to_owned),
