@@ -6,6 +6,7 @@
 
 use std::{fs, ops::ControlFlow, path::Path, sync::LazyLock};
 
+use glasshead::attention::Read;
 use glasshead::models::{Keys, LayerView, Watch, load};
 use libfuzzer_sys::fuzz_target;
 
@@ -20,9 +21,9 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
 struct Nobody;
 
 impl Watch for Nobody {
-    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<()> {
+    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<(), Read> {
         assert_eq!(view.attention.q().shape()[2], 2);
-        ControlFlow::Continue(())
+        ControlFlow::Continue(Read::new())
     }
 }
 

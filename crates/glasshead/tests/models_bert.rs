@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use glasshead::attention::Read;
 use glasshead::models::{LayerView, Model, Watch, load};
 use glasshead::weights::{ArrayData, NewArray, read_safetensors, write_safetensors};
 use serde_json::json;
@@ -20,7 +21,7 @@ struct Seen {
 }
 
 impl Watch for Seen {
-    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<()> {
+    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<(), Read> {
         self.inputs.push(view.input.to_vec());
         if self.stop_at == Some(view.layer) {
             return ControlFlow::Break(());
@@ -41,7 +42,7 @@ impl Watch for Seen {
                 self.weights.extend(exps.iter().map(|exp| exp / sum));
             }
         }
-        ControlFlow::Continue(())
+        ControlFlow::Continue(Read::new())
     }
 
     fn finished(&mut self, last_hidden: &[f32]) {

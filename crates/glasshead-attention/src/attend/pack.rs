@@ -93,15 +93,9 @@ impl<'a, T: Element> Source<'a, T> {
             let mut done = 0;
             if let Some(from) = vector.as_slice() {
                 if let Some(from) = D::in_place(from) {
-                    while done + S::LANES <= from.len() {
-                        simd.store(D::Item::load(simd, &from[done..]), &mut to[done..]);
-                        done += S::LANES;
-                    }
+                    done = copy_vectors(simd, from, to);
                 } else if D::DEPTH == 1 {
-                    while done + S::LANES <= from.len() {
-                        simd.store(T::load(simd, &from[done..]), &mut to[done..]);
-                        done += S::LANES;
-                    }
+                    done = copy_vectors(simd, from, to);
                 }
             }
             let zero = T::Number::default();
@@ -164,6 +158,17 @@ impl<'a, T: Element> Source<'a, T> {
             }
         }
     }
+}
+
+/// Copies as many whole vectors as there are; how many values those hold.
+#[inline(always)]
+fn copy_vectors<S: Simd, L: Lanes<Number = S::N>>(simd: S, from: &[L], to: &mut [S::N]) -> usize {
+    let mut done = 0;
+    while done + S::LANES <= from.len() {
+        simd.store(L::load(simd, &from[done..]), &mut to[done..]);
+        done += S::LANES;
+    }
+    done
 }
 
 /// Copies `count` queries from `[batch, head, start]` on as items `[depth, queries]`; lanes without a query of

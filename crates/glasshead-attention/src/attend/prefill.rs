@@ -28,14 +28,13 @@ use super::{
     ranges::{MAX_WIDTH, Ranges},
     reading::{End, Kept, Reading, Scored},
     rowwise,
-    score::{Running, Terms},
+    score::{Closed, Running, Terms},
     tile::{Scores, exponentiate, mix, raise},
     workspace::{Room, Workspace},
 };
 use crate::{
     Element,
     isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd},
-    softmax::exp2,
 };
 
 /// Keys per block: its scores (16 KiB with AVX-512) stay in the first cache.
@@ -217,7 +216,7 @@ impl<T: Element> Panel<'_, '_, T> {
                     queries: start..start + out.len() / value_dim,
                     unit: terms.unit(),
                     running: running[tile],
-                    sink: problem.sinks.map(|sinks| f64::from(sinks[head])),
+                    sink: problem.sinks.map(|sinks| sinks[head]),
                     vouched: &vouched,
                 };
                 kept[tile].finish(simd, reading.readouts, &end, weights[tile], |lane, readouts| {
@@ -289,15 +288,10 @@ fn normalize<S: Simd>(
 ) -> [bool; MAX_WIDTH] {
     let mut vouched = [false; MAX_WIDTH];
     let zero = simd.constant(0.0);
-    for (c, Running { max, mut sum }) in running.into_iter().enumerate() {
-        let mut grow = simd.constant(1.0);
-        if let Some(sink) = sink {
-            let sink = simd.constant(f64::from(sink) * std::f64::consts::LOG2_E);
-            let new = simd.max(max, sink);
-            grow = exp2(simd, simd.sub(max, new));
-            sum = simd.mul_add(sum, grow, exp2(simd, simd.sub(sink, new)));
-        }
-        let share = simd.div(grow, sum);
+    for (c, running) in running.into_iter().enumerate() {
+        let max = running.max;
+        let Closed { grow, total, .. } = running.close(simd, sink);
+        let share = simd.div(grow, total);
         let mut check = zero;
         for o in o.chunks_exact_mut(COLUMNS * S::LANES) {
             let o = &mut o[c * S::LANES..(c + 1) * S::LANES];

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     prefill::TILES,
     ranges::{MAX_WIDTH, Ranges},
-    score::Running,
+    score::{Closed, Running},
     tile::{Moments, exponentiate, exponentiate_with_moments, join, raise},
     workspace::{Lines, Room},
 };
@@ -40,9 +40,7 @@ impl Plan {
         needs.cuts.dedup();
         Self { needs }
     }
-}
 
-impl Plan {
     /// Tiles per panel: of few tiles, the second cache can hold all weights.
     pub(super) fn tiles(&self, keys: usize, width: usize) -> usize {
         if !self.needs.weights {
@@ -228,8 +226,8 @@ impl<'a, S: Simd> Kept<'a, S> {
         (items, shrink)
     }
 
-    /// Shows the finished tile to the readouts. `see` is called for each query: true where the pass vouches
-    /// for it, and false where the readouts are to see its row instead.
+    /// Shows the finished tile to the readouts. `row` is called for each lane that the pass can't vouch for: the
+    /// readouts are to see its row instead.
     #[inline(always)]
     pub(super) fn finish(
         &mut self,
@@ -245,26 +243,19 @@ impl<'a, S: Simd> Kept<'a, S> {
         let mut lanes = [Lane::default(); MAX_WIDTH];
         for c in 0..COLUMNS {
             let Running { max, sum } = end.running[c];
-            let sink = end.sink.map(|sink| sink * std::f64::consts::LOG2_E);
-            top[c] = simd.max(max, simd.constant(sink.unwrap_or(f64::NEG_INFINITY)));
-            let grow = exp2(simd, simd.sub(max, top[c]));
-            let own = match sink {
-                Some(sink) => exp2(simd, simd.sub(simd.constant(sink), top[c])),
-                None => zero,
-            };
-            let total = simd.mul_add(sum, grow, own);
-            share[c] = simd.div(simd.constant(1.0), total);
+            let Closed { top: largest, grow, sink, total } = end.running[c].close(simd, end.sink);
+            (top[c], share[c]) = (largest, simd.div(simd.constant(1.0), total));
             let mut numbers = [[S::N::default(); MAX_LANES]; 8];
-            let vectors = [max, top[c], sum, grow, own, total, self.exponents[c], self.distance[c]];
+            let vectors = [max, top[c], sum, grow, sink, total, self.exponents[c], self.distance[c]];
             for (numbers, x) in numbers.iter_mut().zip(vectors) {
                 simd.store(x, numbers);
             }
             for (i, lane) in lanes[c * S::LANES..(c + 1) * S::LANES].iter_mut().enumerate() {
-                let [max, top, sum, grow, own, total, exponents, distance] =
+                let [max, top, sum, grow, sink, total, exponents, distance] =
                     std::array::from_fn(|n| numbers[n][i].to_f64());
                 let log = total.log2();
                 lane.lse = (top + log) * std::f64::consts::LN_2;
-                lane.sink_weight = own / total;
+                lane.sink_weight = sink / total;
                 lane.max_weight = grow / total;
                 lane.distance = distance * grow / total;
                 let logs = exponents + sum * (max - top - log);
@@ -326,7 +317,7 @@ pub(super) struct End<'a, S: Simd> {
     pub(super) queries: Range<usize>,
     pub(super) unit: S::N,
     pub(super) running: [Running<S::F>; COLUMNS],
-    pub(super) sink: Option<f64>,
+    pub(super) sink: Option<f32>,
     pub(super) vouched: &'a [bool; MAX_WIDTH],
 }
 

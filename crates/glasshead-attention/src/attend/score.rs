@@ -91,6 +91,17 @@ pub(super) struct Running<F> {
     pub(super) sum: F,
 }
 
+/// A row's sum with the sink's share in it.
+pub(super) struct Closed<F> {
+    /// The largest exponent, the sink's among them: what the rest is counted from.
+    pub(super) top: F,
+    /// What numbers that were counted from the running maximum are multiplied with.
+    pub(super) grow: F,
+    /// The sink's number.
+    pub(super) sink: F,
+    pub(super) total: F,
+}
+
 impl<F: Copy> Running<F> {
     pub(super) fn new<S: Simd<F = F>>(simd: S) -> Self {
         Self { max: simd.constant(f64::NEG_INFINITY), sum: simd.constant(0.0) }
@@ -108,5 +119,19 @@ impl<F: Copy> Running<F> {
         self.max = new;
         self.sum = simd.mul(self.sum, shrink);
         (base, shrink)
+    }
+
+    /// After the last key.
+    #[inline(always)]
+    pub(super) fn close<S: Simd<F = F>>(self, simd: S, sink: Option<f32>) -> Closed<F> {
+        let Self { max, sum } = self;
+        let Some(sink) = sink else {
+            return Closed { top: max, grow: simd.constant(1.0), sink: simd.constant(0.0), total: sum };
+        };
+        let sink = simd.constant(f64::from(sink) * std::f64::consts::LOG2_E);
+        let top = simd.max(max, sink);
+        let grow = crate::softmax::exp2(simd, simd.sub(max, top));
+        let sink = crate::softmax::exp2(simd, simd.sub(sink, top));
+        Closed { top, grow, sink, total: simd.mul_add(sum, grow, sink) }
     }
 }

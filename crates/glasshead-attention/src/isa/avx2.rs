@@ -192,16 +192,7 @@ impl Simd for Avx2 {
             _mm256_mul_ps(_mm256_mul_ps(x, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second))
         }
     }
-    #[inline(always)]
-    fn apart(self, work: impl FnOnce()) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        #[inline(never)]
-        fn trampoline(work: impl FnOnce()) {
-            work();
-        }
-        // SAFETY: the token proves that the CPU has the features.
-        unsafe { trampoline(work) }
-    }
+    apart!("avx2,fma,f16c");
     #[inline(always)]
     fn sum(self, x: Self::F) -> f32 {
         // SAFETY: the token proves AVX2.

@@ -191,16 +191,7 @@ impl Simd for Avx512 {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_scalef_ps(x, n) }
     }
-    #[inline(always)]
-    fn apart(self, work: impl FnOnce()) {
-        #[target_feature(enable = "avx512f,avx512dq")]
-        #[inline(never)]
-        fn trampoline(work: impl FnOnce()) {
-            work();
-        }
-        // SAFETY: the token proves that the CPU has the features.
-        unsafe { trampoline(work) }
-    }
+    apart!("avx512f,avx512dq");
     #[inline(always)]
     fn sum(self, x: Self::F) -> f32 {
         // SAFETY: the token proves AVX-512F.

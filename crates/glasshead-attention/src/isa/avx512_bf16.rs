@@ -153,16 +153,7 @@ impl Simd for Avx512Bf16 {
         fn sum(x: __m512) -> f32;
         fn sums(x: [__m512; 4]) -> [f32; 4];
     }
-    #[inline(always)]
-    fn apart(self, work: impl FnOnce()) {
-        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512bf16")]
-        #[inline(never)]
-        fn trampoline(work: impl FnOnce()) {
-            work();
-        }
-        // SAFETY: the token proves that the CPU has the features.
-        unsafe { trampoline(work) }
-    }
+    apart!("avx512f,avx512dq,avx512bw,avx512bf16");
     #[inline(always)]
     fn prefetch<A>(self, from: *const A) {
         self.0.prefetch(from);

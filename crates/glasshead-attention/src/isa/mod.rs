@@ -4,6 +4,22 @@
 //! instructions exist. Kernels are written once over [`Simd`] and run by [`Number::dispatch`], which
 //! enters them through one `#[target_feature]` trampoline per set.
 
+/// [`Simd::apart`] of a token that proves these features.
+#[cfg(target_arch = "x86_64")]
+macro_rules! apart {
+    ($features:literal) => {
+        #[inline(always)]
+        fn apart(self, work: impl FnOnce()) {
+            #[target_feature(enable = $features)]
+            #[inline(never)]
+            fn trampoline(work: impl FnOnce()) {
+                work();
+            }
+            // SAFETY: the token proves that the CPU has the features.
+            unsafe { trampoline(work) }
+        }
+    };
+}
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use glasshead_attention::TensorView;
+use glasshead_attention::{Read, TensorView};
 
 use super::Matrix;
 use crate::{
@@ -50,9 +50,9 @@ struct Keep {
 }
 
 impl Watch for Keep {
-    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<()> {
+    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<(), Read> {
         if view.layer != self.layer {
-            return ControlFlow::Continue(());
+            return ControlFlow::Continue(Read::new());
         }
         let [_, heads, tokens, _] = view.attention.q().shape();
         let [_, kv_heads, ..] = view.attention.k().shape();

@@ -10,6 +10,8 @@
 //!
 //! The names in the code are those of the checkpoints. The pooler and the heads on top are not read.
 
+use std::ops::ControlFlow;
+
 use glasshead_attention::{Attention, TensorView};
 use serde_json::json;
 
@@ -285,10 +287,10 @@ impl Model for Bert {
             let (q, k, v) = (values(&q?)?, values(&k?)?, values(&v?)?);
             let view = |data| TensorView::from_tokens(data, 1, tokens, heads, head_dim).map_err(inner);
             let attention = Attention::new(view(&q)?, view(&k)?, view(&v)?);
-            if watch.layer(&LayerView { layer: index, input: &x, attention: &attention }).is_break() {
-                return Ok(());
-            }
-            let attended = attention.run().map_err(inner)?;
+            let view = LayerView { layer: index, input: &x, attention: &attention };
+            let ControlFlow::Continue(read) = watch.layer(&view) else { return Ok(()) };
+            let attended = attention.read(read).run().map_err(inner)?;
+            watch.seen(index, attended.readouts);
             let merged = merge_heads(&attended.out, [heads, tokens, head_dim]);
             add(&mut x, &values(&layer.output.forward(&tensor(&merged, tokens, hidden)?)?)?);
             layer.output_norm.forward(&mut x);

@@ -10,7 +10,7 @@ mod layers;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use glasshead_attention::Attention;
+use glasshead_attention::{Array, Attention, Read};
 
 use crate::text::Tokenizer;
 use crate::weights::{Weights, shown};
@@ -91,8 +91,14 @@ pub struct LayerView<'a> {
 
 /// Whoever looks on.
 pub trait Watch {
-    /// A layer is about to compute its attention. `Break` ends the pass here: later layers are not needed.
-    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<()>;
+    /// A layer is about to compute its attention: what to read out of it in the same pass. `Break` ends the
+    /// pass here: later layers are not needed.
+    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<(), Read>;
+
+    /// The layer's attention has been computed, and read out as asked for, `[1, heads, …]`.
+    fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
+        let _ = (layer, readouts);
+    }
 
     /// The pass has gone through; `last_hidden` is `[tokens, hidden]`.
     fn finished(&mut self, last_hidden: &[f32]) {
