@@ -10,6 +10,7 @@
 
 use std::sync::OnceLock;
 
+use super::config::Keys;
 use super::layers::{Embedding, Linear, Mlp, Norm, Product, RmsNorm};
 use super::pass::{BLOCK, Heads, Input, Pass, Positions, Rules};
 use super::rope::{Rotary, Turns};
@@ -80,6 +81,15 @@ impl Head {
         };
         Ok(Self { matrix, softcap })
     }
+}
+
+/// Keys that any config may carry, and that would make another model of a decoder.
+pub(super) fn only_a_decoder(keys: &mut Keys) -> Result<()> {
+    // It is one either way.
+    keys.flag("is_decoder")?;
+    keys.only("is_encoder_decoder", false)?;
+    keys.only("add_cross_attention", false)?;
+    keys.only("pruned_heads", serde_json::json!({}))
 }
 
 /// Where the tensors of a decoder lie: under `prefix`, or, in a checkpoint without a head, at the top.

@@ -13,7 +13,7 @@
 //! another base than the others.
 
 use super::config::Keys;
-use super::decoder::{Decoder, Head, Layer, root};
+use super::decoder::{Decoder, Head, Layer, only_a_decoder, root};
 use super::elementwise::Activation;
 use super::layers::{Embedding, Linear, Mlp, Norm, RmsNorm};
 use super::llama::windows_of;
@@ -75,6 +75,7 @@ pub(super) fn load_gemma3(mut keys: Keys, weights: &Weights) -> Result<Box<dyn M
 impl Config {
     /// What both say. Of `pattern` layers, the last one sees everything, unless the config names each layer's kind.
     fn common(keys: &mut Keys, family: &'static str, pattern: usize) -> Result<Self> {
+        only_a_decoder(keys)?;
         let heads = keys.size("num_attention_heads")?;
         let kv_heads = keys.size("num_key_value_heads")?;
         if !heads.is_multiple_of(kv_heads) {

@@ -11,7 +11,7 @@
 //! q, k and v lie in one matrix, and all matrices as `[inputs, outputs]`.
 
 use super::config::Keys;
-use super::decoder::{Decoder, Head, Layer, root};
+use super::decoder::{Decoder, Head, Layer, only_a_decoder, root};
 use super::elementwise::Activation;
 use super::layers::{Embedding, LayerNorm, Linear, Mlp, Norm};
 use super::pass::Rules;
@@ -55,10 +55,7 @@ impl Config {
         };
         // Another order of the same steps, for 16-bit training; here all is f32.
         keys.flag("reorder_and_upcast_attn")?;
-        keys.only("add_cross_attention", false)?;
-        // It is one either way.
-        keys.flag("is_decoder")?;
-        keys.only("pruned_heads", serde_json::json!({}))?;
+        only_a_decoder(&mut keys)?;
         if !hidden.is_multiple_of(config.heads) {
             let heads = config.heads;
             return Err(keys.contradiction(&format!(

@@ -14,7 +14,7 @@
 //! Phi-3 keeps q, k and v in one matrix, gate and up in another, and may turn only part of a head.
 
 use super::config::Keys;
-use super::decoder::{Decoder, Head, Layer, root};
+use super::decoder::{Decoder, Head, Layer, only_a_decoder, root};
 use super::elementwise::Activation;
 use super::layers::{Embedding, Linear, Mlp, Norm, RmsNorm};
 use super::pass::Rules;
@@ -121,6 +121,7 @@ pub(super) fn load_phi3(mut keys: Keys, weights: &Weights) -> Result<Box<dyn Mod
 impl Config {
     /// What all of them say. `kv_heads` is what a config means that does not say it: `None` as many as heads.
     fn common(keys: &mut Keys, family: &'static str, kv_heads: Option<usize>) -> Result<Self> {
+        only_a_decoder(keys)?;
         let (hidden, heads) = (keys.size("hidden_size")?, keys.size("num_attention_heads")?);
         let kv_heads = keys.size_unless_null("num_key_value_heads", kv_heads)?.unwrap_or(heads);
         let head_dim = match keys.size_unless_null("head_dim", None)? {
