@@ -216,6 +216,9 @@ fn rotary_base(outer: &Outer, sizes: Sizes) -> f64 {
     outer.base.unwrap_or(sizes.base)
 }
 
+/// More than the head of any model has: a config cannot make the list of frequencies longer.
+const MOST_TURNED: usize = 1 << 16;
+
 /// How many numbers of a head are turned.
 fn rotated(keys: &Keys, partial: Option<f64>, sizes: Sizes) -> Result<usize> {
     let partial = partial.unwrap_or(1.0);
@@ -224,6 +227,9 @@ fn rotated(keys: &Keys, partial: Option<f64>, sizes: Sizes) -> Result<usize> {
         return Err(
             keys.contradiction(&format!("turns a share of {partial} of each head, which is not supported"))
         );
+    }
+    if dim > MOST_TURNED {
+        return Err(keys.contradiction(&format!("turns {dim} numbers of each head, more than {MOST_TURNED}")));
     }
     if dim == 0 || !dim.is_multiple_of(2) {
         return Err(keys.contradiction(&format!("turns {dim} numbers of each head, which are no pairs")));
