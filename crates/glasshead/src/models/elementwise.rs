@@ -46,19 +46,23 @@ impl Activation {
             Self::Silu => x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
         }
     }
+
+    /// activation(gate) · up, in one go.
+    pub(super) fn gate(self, gated: &mut [f32], gate: &[f32], up: &[f32]) {
+        let each = gated.iter_mut().zip(gate.iter().zip(up));
+        match self {
+            Self::Gelu => each.for_each(|(to, (gate, up))| *to = gelu(*gate) * up),
+            Self::GeluTanh => each.for_each(|(to, (gate, up))| *to = gelu_tanh(*gate) * up),
+            Self::Relu => each.for_each(|(to, (gate, up))| *to = if *gate < 0.0 { 0.0 } else { *gate } * up),
+            Self::Silu => each.for_each(|(to, (gate, up))| *to = gate * sigmoid(*gate) * up),
+        }
+    }
 }
 
 /// x += y, element by element.
 pub(super) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
-    }
-}
-
-/// x *= y, element by element.
-pub(super) fn multiply(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x *= y;
     }
 }
 

@@ -3,7 +3,7 @@
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 
-use super::elementwise::{Activation, add, by_rows, dot, multiply, squares, sum};
+use super::elementwise::{Activation, add, by_rows, dot, squares, sum};
 use crate::weights::{Scope, Table};
 use crate::{Error, Result};
 
@@ -288,17 +288,16 @@ impl Mlp {
         let half = wide.width / 2;
         let mut gated = vec![0f32; wide.values.len() / 2];
         by_rows(&mut gated, half, |first, gated| {
-            let mut biased = vec![0f32; if wide.bias.is_some() { half } else { 0 }];
+            let mut biased = vec![0f32; if wide.bias.is_some() { wide.width } else { 0 }];
             for (gated, row) in gated.chunks_exact_mut(half).zip(wide.rows(first)) {
-                let (gate, up) = row.split_at(half);
-                gated.copy_from_slice(gate);
-                if let Some((gate_bias, up_bias)) = wide.bias.map(|bias| bias.split_at(half)) {
-                    add(gated, gate_bias);
-                    biased.copy_from_slice(up);
-                    add(&mut biased, up_bias);
+                let mut row = row;
+                if let Some(bias) = wide.bias {
+                    biased.copy_from_slice(row);
+                    add(&mut biased, bias);
+                    row = &biased;
                 }
-                self.activation.forward(gated);
-                multiply(gated, if wide.bias.is_some() { &biased } else { up });
+                let (gate, up) = row.split_at(half);
+                self.activation.gate(gated, gate, up);
             }
         });
         gated

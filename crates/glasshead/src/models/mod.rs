@@ -127,6 +127,10 @@ pub struct LayerView<'a> {
     pub attention: &'a Attention<'a, f32>,
     /// How many tokens were read before and are seen as keys: the first query stands at this position.
     pub offset: usize,
+    /// How many tokens a token sees at most, itself included.
+    pub window: Option<usize>,
+    /// Scores become cap · tanh(score / cap); 0: they do not.
+    pub softcap: f64,
 }
 
 /// Whoever looks on.

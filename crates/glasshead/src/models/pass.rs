@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use glasshead_attention::{Array, Attention, Causal, KvCache, Packed, Read, TensorView, Window};
+use glasshead_attention::{Attention, Causal, KvCache, Packed, Read, TensorView, Window};
 use rayon::prelude::*;
 
 use super::elementwise::{add, by_rows};
@@ -253,7 +253,8 @@ impl<'a> Pass<'a> {
         if self.starts.len() > 2 {
             attention = attention.packed(Packed { queries: &self.starts, keys: &self.starts });
         }
-        let view = LayerView { layer, input, attention: &attention, offset };
+        let Rules { window, softcap, .. } = *rules;
+        let view = LayerView { layer, input, attention: &attention, offset, window, softcap };
         let ControlFlow::Continue(read) = self.watch.layer(&view) else { return Ok(None) };
         let attended = attention.read(read).run().map_err(unreadable)?;
         self.watch.seen(layer, attended.readouts);
@@ -351,7 +352,7 @@ impl Heads {
 /// not grow with the text.
 pub(super) const BLOCK: usize = 1024;
 
-/// Runs over nothing but counts readouts: for callers that want a pass without looking.
+/// A watch that does not look: for passes that only fill a cache or write.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unwatched;
 
@@ -359,6 +360,4 @@ impl Watch for Unwatched {
     fn layer(&mut self, _: &LayerView<'_>) -> ControlFlow<(), Read> {
         ControlFlow::Continue(Read::new())
     }
-
-    fn seen(&mut self, _: usize, _: Vec<Array>) {}
 }
