@@ -2,6 +2,7 @@
 
 mod models_common;
 
+use glasshead::look::gather;
 use glasshead::models::{Cache, Input, Limit, Unwatched, generate};
 use models_common::{close, golden, ids, model, run};
 
@@ -87,4 +88,18 @@ fn gemma3_as_published() {
 #[test]
 fn gemma3_with_a_kind_per_layer() {
     agrees("gemma3-new");
+}
+
+#[test]
+fn the_four_steps_are_refused_where_a_layer_does_more() {
+    let refused = |name: &str, layer, words: &str| {
+        let error = gather(model(name).as_ref(), &ids(name), layer).expect_err("refused");
+        assert!(error.to_string().contains(words) && error.to_string().contains(name), "{error}");
+    };
+    refused("gemma2", 1, "softcap");
+    refused("mistral", 0, "window");
+    refused("qwen2", 1, "window");
+    assert!(gather(model("qwen2").as_ref(), &ids("qwen2"), 0).is_ok());
+    let short = gather(model("mistral").as_ref(), &ids("mistral")[..7], 0).expect("fits into the window");
+    assert!(short.causal && short.q.len() == 4 && short.k.len() == 4);
 }

@@ -43,7 +43,7 @@ pub fn gather(model: &dyn Model, ids: &[u32], layer: usize) -> Result<Gathered> 
                 "layer {layer} of this {} model {unlike}, which the four steps do not show",
                 model.info().family
             ),
-            "choose another layer, or a text that fits into its window",
+            "choose another layer or model, or a text that fits into its window",
         ));
     }
     watch.seen.ok_or_else(|| {
