@@ -121,7 +121,7 @@ fn sigmoid(x: f32) -> f32 {
 /// (1 + tanh u) / 2 is σ(2u).
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    const SQRT_8_OVER_PI: f32 = 1.595_769_1;
+    const SQRT_8_OVER_PI: f32 = 1.595_769;
     x * sigmoid(SQRT_8_OVER_PI * (x + 0.044_715 * x * x * x))
 }
 
@@ -130,7 +130,7 @@ fn gelu_tanh(x: f32) -> f32 {
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
     const P: [f32; 7] =
-        [0.241_148, 0.092_511_743, 0.683_833_94, -0.726_215_87, 1.036_598_2, -0.360_277_37, 0.032_401_378];
+        [0.241_148, 0.092_511_74, 0.683_833_94, -0.726_215_9, 1.036_598_2, -0.360_277_37, 0.032_401_38];
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.4 * z);
     let p = P[0] + t * (P[1] + t * (P[2] + t * (P[3] + t * (P[4] + t * (P[5] + t * P[6])))));
