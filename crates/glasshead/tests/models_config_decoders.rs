@@ -145,6 +145,9 @@ fn what_a_config_leaves_out_is_what_its_authors_code_takes() {
     other("gemma3", json!({"sliding_window_pattern": 2}));
     other("gpt2", json!({"scale_attn_weights": false}));
     other("gpt2", json!({"scale_attn_by_inverse_layer_idx": false}));
+    same("gpt2", json!({"tie_word_embeddings": null, "scale_attn_weights": null}));
+    // Four times the vector, which these weights are not.
+    refused("gpt2", json!({"n_inner": null}), &["mlp.c_fc", "128"]);
     same("gpt2", json!({"reorder_and_upcast_attn": true, "n_ctx": 40}));
     same("llama3", json!({"pretraining_tp": 2, "is_llama_config": true, "rope_interleaved": false}));
 }

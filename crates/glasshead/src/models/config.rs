@@ -133,7 +133,7 @@ impl Keys {
     /// # Errors
     /// No whole number from 1 on.
     pub fn size_or(&mut self, key: &str, default: usize) -> Result<usize> {
-        if self.sets(key) { self.size(key) } else { Ok(default) }
+        if self.given(key) { self.size(key) } else { Ok(default) }
     }
 
     /// A size that may be switched off by `null`, where a missing key means `default`.
@@ -141,16 +141,19 @@ impl Keys {
     /// # Errors
     /// Neither `null` nor a whole number from 1 on.
     pub fn size_unless_null(&mut self, key: &str, default: Option<usize>) -> Result<Option<usize>> {
-        if self.left.contains_key(key) && !self.sets(key) {
-            self.take(key);
-            return Ok(None);
-        }
-        if self.sets(key) { self.size(key).map(Some) } else { Ok(default) }
+        let default = default.filter(|_| !self.left.contains_key(key));
+        if self.given(key) { self.size(key).map(Some) } else { Ok(default) }
     }
 
     /// Whether the key is there, and not `null`.
     pub fn sets(&self, key: &str) -> bool {
         self.left.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    /// The same, and that somebody has asked.
+    fn given(&mut self, key: &str) -> bool {
+        self.asked.insert(key.to_owned());
+        self.sets(key)
     }
 
     /// A whole number from 0 on, or what it is when the key is not there.
@@ -179,7 +182,7 @@ impl Keys {
     /// # Errors
     /// Something else than a yes or no.
     pub fn flag_or(&mut self, key: &str, default: bool) -> Result<bool> {
-        if self.sets(key) { self.flag(key) } else { Ok(default) }
+        if self.given(key) { self.flag(key) } else { Ok(default) }
     }
 
     /// A positive number; `None` when the key is not there.
