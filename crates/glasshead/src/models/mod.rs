@@ -5,7 +5,15 @@
 
 mod bert;
 mod config;
+mod decoder;
+mod elementwise;
+mod gemma;
+mod generate;
+mod gpt2;
 mod layers;
+mod llama;
+mod pass;
+mod rope;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,17 +24,41 @@ use crate::text::Tokenizer;
 use crate::weights::{Weights, shown};
 use crate::{Error, Result};
 pub use config::Keys;
+pub use generate::{Limit, generate};
+pub use pass::{Cache, Input, Unwatched};
 
 /// A model that shows its attention while it runs.
 pub trait Model: Send + Sync + std::fmt::Debug {
     /// Its sizes and its identity.
     fn info(&self) -> &Info;
 
-    /// Runs the model over token ids, special tokens included, and shows every layer to `watch`.
+    /// Reads what `input` says, and shows every layer to `watch`.
     ///
     /// # Errors
-    /// No ids, an id outside the vocabulary, more ids than the model has positions. Nothing is cut.
-    fn forward(&self, ids: &[u32], watch: &mut dyn Watch) -> Result<()>;
+    /// No ids, an id outside the vocabulary, more ids than the model has positions; ends that do not fit the ids;
+    /// a cache of another model, or without room, or for a model that has none. Nothing is cut.
+    fn run(&self, input: Input<'_>, watch: &mut dyn Watch) -> Result<()>;
+
+    /// The same for one text from its beginning: token ids, special tokens included.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    fn forward(&self, ids: &[u32], watch: &mut dyn Watch) -> Result<()> {
+        self.run(Input::text(ids), watch)
+    }
+
+    /// The score of every word of the vocabulary to come next, `[tokens, vocabulary]`, from the last hidden vectors
+    /// `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// A model without a language model's head; numbers that are no vectors of it.
+    fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>> {
+        let _ = hidden;
+        Err(Error::request(
+            format!("a {} model has no head that writes words", self.info().family),
+            "use a decoder, for instance smollm2",
+        ))
+    }
 }
 
 /// What a model is.
@@ -58,13 +90,19 @@ impl Info {
     /// # Errors
     /// No ids; more than [`Info::max_tokens`]; one that is not below [`Info::vocabulary`].
     pub fn check(&self, ids: &[u32]) -> Result<()> {
+        self.check_after(0, ids, false)
+    }
+
+    /// The same for ids that stand behind `past` others; `endless`: there may be more than the model was made for.
+    fn check_after(&self, past: usize, ids: &[u32], endless: bool) -> Result<()> {
         let Self { family, max_tokens, vocabulary, .. } = self;
         if ids.is_empty() {
             return Err(Error::request("there are no tokens to read", "give a text with at least one word"));
         }
-        if ids.len() > *max_tokens {
+        let tokens = past + ids.len();
+        if tokens > *max_tokens && !endless {
             return Err(Error::request(
-                format!("the text has {} tokens; this {family} model reads at most {max_tokens}", ids.len()),
+                format!("the text has {tokens} tokens; this {family} model reads at most {max_tokens}"),
                 format!("nothing was cut; shorten the text to about {} words", max_tokens * 3 / 4),
             ));
         }
@@ -85,8 +123,14 @@ pub struct LayerView<'a> {
     pub layer: usize,
     /// `[tokens, hidden]`: what enters the layer.
     pub input: &'a [f32],
-    /// q `[1, heads, tokens, head_dim]`, k and v `[1, kv_heads, tokens, head_dim]`, scale and mask.
+    /// q `[1, heads, tokens, head_dim]`, k and v `[1, kv_heads, offset + tokens, head_dim]`, scale and mask.
     pub attention: &'a Attention<'a, f32>,
+    /// How many tokens were read before and are seen as keys: the first query stands at this position.
+    pub offset: usize,
+    /// How many tokens a token sees at most, itself included.
+    pub window: Option<usize>,
+    /// Scores become cap · tanh(score / cap); 0: they do not.
+    pub softcap: f64,
 }
 
 /// Whoever looks on.
@@ -124,6 +168,14 @@ const FAMILIES: &[(&str, Loader)] = &[
     ("xlm-roberta", bert::load_xlm_roberta),
     ("camembert", bert::load_camembert),
     ("distilbert", bert::load_distilbert),
+    ("llama", llama::load_llama),
+    ("mistral", llama::load_mistral),
+    ("qwen2", llama::load_qwen2),
+    ("qwen3", llama::load_qwen3),
+    ("phi3", llama::load_phi3),
+    ("gpt2", gpt2::load_gpt2),
+    ("gemma2", gemma::load_gemma2),
+    ("gemma3_text", gemma::load_gemma3),
 ];
 
 /// Loads a model from a folder with `config.json`, `model.safetensors` and, if text is to be read,
