@@ -18,26 +18,30 @@ use crate::{Error, Result};
 
 /// What a GGUF file holds of a model.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) keys: Keys,
-    pub(super) weights: Weights,
-    pub(super) tokenizer: Option<Tokenizer>,
-    pub(super) chat: Option<ChatTemplate>,
-    pub(super) bos: Option<u32>,
-    pub(super) eos: Vec<u32>,
+pub struct Opened {
+    /// Its metadata, as a `config.json` would say it.
+    pub keys: Keys,
+    /// Its tensors, by the names of the published checkpoint.
+    pub weights: Weights,
+    /// Its tokenizer, if it has one.
+    pub tokenizer: Option<Tokenizer>,
+    /// Its chat template, if it has one.
+    pub chat: Option<ChatTemplate>,
+    /// The token that begins a text.
+    pub bos: Option<u32>,
+    /// The tokens that end a text or a turn.
+    pub eos: Vec<u32>,
 }
 
-/// Opens a GGUF file.
+/// Opens a GGUF file without building the model: [`super::load`] does both.
 ///
 /// # Errors
 /// A file that is broken or lies; an architecture, metadata key or tensor that is not known.
-pub(super) fn open(path: &Path) -> Result<Opened> {
+pub fn open_gguf(path: &Path) -> Result<Opened> {
     let file = Arc::new(Gguf::open(path)?);
-    let whole = [("general.type", "model")];
-    if let Some((key, _)) =
-        whole.iter().find(|(key, only)| file.text(key).is_ok_and(|is| is.is_some_and(|is| is != *only)))
-    {
-        return Err(file.wrong(key, "is not `model`: the file is an addition to a model, not one"));
+    const TYPE: &str = "general.type";
+    if file.text(TYPE)?.is_some_and(|kind| kind != "model") {
+        return Err(file.wrong(TYPE, "is not `model`: the file is an addition to a model, not one"));
     }
     if file.count("split.count")?.is_some_and(|parts| parts > 1) {
         return Err(refused(

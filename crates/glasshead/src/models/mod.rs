@@ -21,6 +21,7 @@ use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::{INDEX, Weights, shown};
 use crate::{Error, Result};
 pub use config::Keys;
+pub use gguf::{Opened, open_gguf};
 
 /// A model that shows its attention while it runs.
 pub trait Model: Send + Sync + std::fmt::Debug {
@@ -147,7 +148,7 @@ pub fn load(path: &Path) -> Result<Loaded> {
         if !is_gguf(path) {
             return Err(not_a_model(path));
         }
-        let gguf::Opened { mut keys, weights, tokenizer, chat, bos, eos } = gguf::open(path)?;
+        let Opened { mut keys, weights, tokenizer, chat, bos, eos } = open_gguf(path)?;
         let load = family(&mut keys, path)?;
         return Ok(Loaded { model: load(keys, &weights)?, tokenizer, chat, bos, eos });
     }
@@ -204,9 +205,9 @@ fn not_a_model(path: &Path) -> Error {
     let what = path.display();
     let hint = "give a folder with config.json, model.safetensors and tokenizer.json, or a .gguf file";
     if path.exists() {
-        Error::request(format!("{what} is neither a model folder nor a GGUF file"), hint)
+        Error::request(format!("{what} is not a model folder, and no GGUF file"), hint)
     } else {
-        Error::request(format!("there is no model at {what}"), hint)
+        Error::request(format!("there is no model folder or file {what}"), hint)
     }
 }
 

@@ -69,7 +69,9 @@ impl ChatTemplate {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
         });
         environment.add_filter("tojson", to_json);
-        let turns = messages.iter().map(|turn| context! { role => turn.role.as_str(), content => turn.content.as_str() });
+        let turns = messages
+            .iter()
+            .map(|turn| context! { role => turn.role.as_str(), content => turn.content.as_str() });
         let values = context! {
             messages => turns.collect::<Vec<Value>>(),
             add_generation_prompt => answer,
