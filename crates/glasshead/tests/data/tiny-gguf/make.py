@@ -198,10 +198,15 @@ def word_piece():
 
 def smollm2(path):
     """Ids, a conversation, and a hash of every tensor as transformers dequantises them."""
+    from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, name = os.path.split(path)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    # transformers does not look at `tokenizer.ggml.pre`; this is what "smollm" stands for in the model's own
+    # tokenizer.json. It makes a difference for ½ and ² only.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
     talk = [{"role": "user", "content": "What is attention?"}]
     longer = [{"role": "system", "content": " Be brief. "}, {"role": "user", "content": "Hi\n"},
               {"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Zürich?"}]
