@@ -205,7 +205,7 @@ fn not_a_model(path: &Path) -> Error {
     let what = path.display();
     let hint = "give a folder with config.json, model.safetensors and tokenizer.json, or a .gguf file";
     if path.exists() {
-        Error::request(format!("{what} is not a model folder, and no GGUF file"), hint)
+        Error::request(format!("{what} is a file, not a model folder, and not GGUF"), hint)
     } else {
         Error::request(format!("there is no model folder or file {what}"), hint)
     }
