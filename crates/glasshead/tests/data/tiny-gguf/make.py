@@ -78,6 +78,25 @@ def quants():
     save_file(expected, f"{HERE}/quants.safetensors")
 
 
+def fuzz_seed():
+    """A Llama of one layer, sound as far as the names of its tensors: a start for the fuzzer."""
+    writer = gguf.GGUFWriter(f"{HERE}/../../../../../fuzz/seeds/gguf/llama.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(16)
+    writer.add_embedding_length(8)
+    writer.add_feed_forward_length(16)
+    writer.add_head_count(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    for name, shape in [("token_embd.weight", (2, 8)), ("output_norm.weight", (8,)), ("blk.0.attn_q.weight", (8, 8)),
+                        ("rope_freqs.weight", (2,))]:
+        writer.add_tensor(name, np.full(shape, 0.5, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def tokenizer_file(name, add):
     """A GGUF file with a tokenizer and no tensor."""
     writer = gguf.GGUFWriter(f"{HERE}/{name}.gguf", "llama")
@@ -225,6 +244,7 @@ def write(name, value):
 
 
 quants()
+fuzz_seed()
 write("ids.json", {**sentencepiece(), **byte_level(), **word_piece()})
 if len(sys.argv) > 1:
     write("smollm2.json", smollm2(sys.argv[1]))
