@@ -4,28 +4,34 @@
 //! them would compute differently from its authors is refused by name instead.
 
 mod bert;
+mod beside;
 mod config;
 mod decoder;
 mod elementwise;
 mod gemma;
 mod generate;
 mod gpt2;
+mod gguf;
+mod gguf_names;
 mod layers;
 mod llama;
 mod pass;
 mod rope;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use glasshead_attention::{Array, Attention, Read};
 
-use crate::text::Tokenizer;
-use crate::weights::{Weights, shown};
+use crate::text::{ChatTemplate, Tokenizer};
+use crate::weights::{INDEX, Weights, shown};
 use crate::{Error, Result};
 pub use config::Keys;
 pub use generate::{Limit, generate};
 pub use pass::{Cache, Input, Unwatched};
+pub use gguf::{Opened, open_gguf};
 
 /// A model that shows its attention while it runs.
 pub trait Model: Send + Sync + std::fmt::Debug {
@@ -150,13 +156,19 @@ pub trait Watch {
     }
 }
 
-/// A model from a folder, and the tokenizer that lies beside it.
+/// A model, and what lies beside its weights.
 #[derive(Debug)]
 pub struct Loaded {
     /// The model.
     pub model: Box<dyn Model>,
     /// Its tokenizer; `None` if the folder has no `tokenizer.json` (token ids need none).
     pub tokenizer: Option<Tokenizer>,
+    /// How it wants a conversation written, if it was trained on any.
+    pub chat: Option<ChatTemplate>,
+    /// The token that begins a text, if there is one; the tokenizer puts it there where the model wants it.
+    pub bos: Option<u32>,
+    /// The tokens that end a text or a turn.
+    pub eos: Vec<u32>,
 }
 
 type Loader = fn(Keys, &Weights) -> Result<Box<dyn Model>>;
@@ -178,66 +190,82 @@ const FAMILIES: &[(&str, Loader)] = &[
     ("gemma3_text", gemma::load_gemma3),
 ];
 
-/// Loads a model from a folder with `config.json`, `model.safetensors` and, if text is to be read,
-/// `tokenizer.json`.
+/// Loads a model from a GGUF file, or from a folder with `config.json`, `model.safetensors` (or several and
+/// their `model.safetensors.index.json`) and, if text is to be read, `tokenizer.json`.
 ///
 /// # Errors
 /// A file that is missing or broken; an architecture, config key or format that is not supported.
 pub fn load(path: &Path) -> Result<Loaded> {
     if !path.is_dir() {
-        return Err(not_a_folder(path));
+        if !is_gguf(path) {
+            return Err(not_a_model(path));
+        }
+        let Opened { mut keys, weights, tokenizer, chat, bos, eos } = open_gguf(path)?;
+        let load = family(&mut keys, path)?;
+        return Ok(Loaded { model: load(keys, &weights)?, tokenizer, chat, bos, eos });
     }
     let config = path.join("config.json");
     if !config.exists() {
         return Err(Error::request(
             format!("the model folder {} has no config.json", path.display()),
-            "a model folder holds config.json, model.safetensors and tokenizer.json",
+            "a model folder holds config.json, model.safetensors and tokenizer.json; a GGUF file is given by its own path",
         ));
     }
     let mut keys = Keys::read(&config)?;
+    let load = family(&mut keys, &config)?;
+    let whole = path.join("model.safetensors");
+    let index = path.join(INDEX);
+    let weights = match (whole.exists(), index.exists()) {
+        (true, _) => Weights::open(&whole)?,
+        (false, true) => Weights::open_shards(&index)?,
+        (false, false) => return Err(no_weights(path)),
+    };
+    let tokenizer = path.join("tokenizer.json");
+    let tokenizer = tokenizer.exists().then(|| Tokenizer::from_file(&tokenizer)).transpose()?;
+    let beside::Beside { chat, bos, eos } = beside::read(path, tokenizer.as_ref())?;
+    Ok(Loaded { model: load(keys, &weights)?, tokenizer, chat, bos, eos })
+}
+
+/// What loads the `model_type` of a config.
+fn family(keys: &mut Keys, path: &Path) -> Result<Loader> {
     let family = keys.text("model_type")?;
-    let Some((_, load)) = FAMILIES.iter().find(|(name, _)| *name == family) else {
+    let found = FAMILIES.iter().find(|(name, _)| *name == family);
+    found.map(|(_, load)| *load).ok_or_else(|| {
         let known = FAMILIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        return Err(Error::request(
+        Error::request(
             format!(
                 "{} says model_type {}, an architecture glasshead does not run",
-                config.display(),
+                path.display(),
                 shown(&family)
             ),
             format!("the architectures it runs: {known}"),
-        ));
-    };
-    let weights = path.join("model.safetensors");
-    if !weights.exists() {
-        return Err(no_weights(path));
-    }
-    let weights = Weights::open(&weights)?;
-    let tokenizer = path.join("tokenizer.json");
-    let tokenizer = tokenizer.exists().then(|| Tokenizer::from_file(&tokenizer)).transpose()?;
-    Ok(Loaded { model: load(keys, &weights)?, tokenizer })
+        )
+    })
 }
 
-fn not_a_folder(path: &Path) -> Error {
+/// By its name, or by the four letters it begins with.
+fn is_gguf(path: &Path) -> bool {
+    let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let begins = || {
+        let mut letters = [0; 4];
+        File::open(path).and_then(|mut file| file.read_exact(&mut letters)).is_ok() && &letters == b"GGUF"
+    };
+    path.is_file() && (named || begins())
+}
+
+fn not_a_model(path: &Path) -> Error {
     let what = path.display();
-    let hint = "give a folder with config.json, model.safetensors and tokenizer.json";
-    if !path.exists() {
-        Error::request(format!("there is no model folder {what}"), hint)
-    } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-        Error::request(format!("{what} is a GGUF file, a format glasshead does not read yet"), hint)
+    let hint = "give a folder with config.json, model.safetensors and tokenizer.json, or a .gguf file";
+    if path.exists() {
+        Error::request(format!("{what} is a file, not a model folder, and not GGUF"), hint)
     } else {
-        Error::request(format!("{what} is a file, not a model folder"), hint)
+        Error::request(format!("there is no model folder or file {what}"), hint)
     }
 }
 
 fn no_weights(path: &Path) -> Error {
     let has = |name: &str| path.join(name).exists();
     let what = path.display();
-    if has("model.safetensors.index.json") {
-        return Error::request(
-            format!("the checkpoint in {what} is split over several files, which glasshead does not read"),
-            "join its parts into one model.safetensors (load it and save it with a larger max_shard_size)",
-        );
-    }
     if has("pytorch_model.bin") {
         return Error::request(
             format!("{what} has its weights in pytorch_model.bin only, a pickle file, which can run code"),
