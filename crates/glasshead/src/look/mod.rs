@@ -7,6 +7,8 @@ pub mod explain;
 mod gather;
 mod matrix;
 pub mod own;
+pub mod scan;
+pub mod segments;
 mod steps;
 
 pub use claimed::{Claimed, Finding};
