@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod models;
+pub(crate) mod scan;
 
 /// The command line as one would type it again.
 fn command_line() -> String {

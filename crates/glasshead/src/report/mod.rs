@@ -10,11 +10,13 @@ mod html;
 mod json;
 mod lesson;
 mod markdown;
+mod scan;
 mod table;
 mod tell;
 
 pub use document::{Block, Cell, Column, Document, Row, RowKind, Table};
 pub use markdown::markdown;
+pub use scan::{Output, SCAN_FORMATS, ScanFormat};
 pub use table::{Style, table};
 pub use tell::tell;
 

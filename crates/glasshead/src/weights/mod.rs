@@ -19,7 +19,7 @@ mod write;
 
 pub use arrays::{ArrayData, ArrayInfo, Arrays, read_safetensors};
 pub use cache::{cache_folder, locate, model_folder};
-pub use files::{read_small, sha256_of_file, write_atomically};
+pub use files::{Writer, read_small, sha256_of_file, write_all_atomically, write_atomically};
 pub(crate) use header::shown;
 pub use header::{Dtype, parse_header};
 pub use hub::{Hub, HubCache};
@@ -28,4 +28,4 @@ pub use sources::{Source, pull, pull_from, resolve};
 pub use staging::{Staging, Trouble};
 pub use store::{Scope, Table, Weights};
 pub use wheel::WheelIndex;
-pub use write::{NewArray, write_safetensors};
+pub use write::{NewArray, Numbers, safetensors, write_safetensors};
