@@ -18,6 +18,10 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Read a long text with a model and keep what every head looked at
     Scan(ScanArgs),
+    /// A card for every head of a model, over several texts
+    Heads(HeadsArgs),
+    /// This build's forward pass against numbers of transformers that travel along
+    Verify(VerifyArgs),
     /// Attention over your own arrays (safetensors in, safetensors out)
     Attend(AttendArgs),
     /// This machine's own figures
@@ -135,6 +139,34 @@ pub(crate) struct ScanArgs {
 
 fn scan_format_names() -> clap::builder::PossibleValuesParser {
     glasshead::report::SCAN_FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().into()
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct HeadsArgs {
+    /// Text files, two at least: one text shows what a head did there, not its way [default: four built-in texts]
+    pub(crate) texts: Vec<PathBuf>,
+    /// A catalogue name (`glasshead models`) or a folder with config.json, tokenizer.json, model.safetensors
+    #[arg(long, value_name = "NAME_OR_PATH", default_value = "minilm")]
+    pub(crate) model: String,
+    /// How many threads [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) threads: Option<u16>,
+    /// How the cards are laid out [default: by the ending of -o, else table]
+    #[arg(long, value_name = "FORMAT", value_parser = glasshead::report::HEADS_FORMATS)]
+    pub(crate) format: Option<String>,
+    /// Write to FILE instead of standard output; appears whole or not at all
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// A model of the catalogue, by its name or its path
+    #[arg(long, value_name = "NAME_OR_PATH", default_value = "minilm")]
+    pub(crate) model: String,
+    /// How many threads [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) threads: Option<u16>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -24,6 +24,8 @@ fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Explain(args) => commands::explain::run(args),
         Command::Scan(args) => commands::scan::run(args),
+        Command::Heads(args) => commands::heads::run(args),
+        Command::Verify(args) => commands::verify::run(args),
         Command::Attend(args) => commands::attend::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Models(args) => commands::models::run(args),

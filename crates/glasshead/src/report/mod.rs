@@ -6,6 +6,7 @@
 
 mod csv;
 mod document;
+mod heads;
 mod html;
 mod json;
 mod lesson;
@@ -15,6 +16,7 @@ mod table;
 mod tell;
 
 pub use document::{Block, Cell, Column, Document, Row, RowKind, Table};
+pub use heads::{HEADS_FORMATS, write_heads};
 pub use markdown::markdown;
 pub use scan::{Output, SCAN_FORMATS, ScanFormat};
 pub use table::{Style, table};
