@@ -22,17 +22,10 @@ pub trait Model: Send + Sync + std::fmt::Debug {
     /// Its sizes and its identity.
     fn info(&self) -> &Info;
 
-    /// Whether its positions are rows of a table, so that no longer text can be read at all. Families that
-    /// compute positions can go on behind [`Info::max_tokens`], where they were never trained.
-    fn learned_positions(&self) -> bool {
-        true
-    }
-
     /// Runs the model over token ids, special tokens included, and shows every layer to `watch`.
     ///
     /// # Errors
-    /// No ids, an id outside the vocabulary, more ids than the model has positions (unless they are computed
-    /// and [`Watch::beyond_context`] says so). Nothing is cut.
+    /// No ids, an id outside the vocabulary, more ids than the model has positions. Nothing is cut.
     fn forward(&self, ids: &[u32], watch: &mut dyn Watch) -> Result<()>;
 }
 
@@ -101,11 +94,6 @@ pub trait Watch {
     /// A layer is about to compute its attention: what to read out of it in the same pass. `Break` ends the
     /// pass here: later layers are not needed.
     fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<(), Read>;
-
-    /// Whether a text longer than [`Info::max_tokens`] may be read, where positions are computed.
-    fn beyond_context(&self) -> bool {
-        false
-    }
 
     /// The layer's attention has been computed, and read out as asked for, `[1, heads, …]`.
     fn seen(&mut self, layer: usize, readouts: Vec<Array>) {

@@ -18,7 +18,6 @@ pub(super) struct Gathering<'a> {
     heads: &'a [usize],
     /// Layers that are computed.
     depth: usize,
-    beyond_context: bool,
     onlooker: &'a mut dyn Onlooker,
     /// `[layers, heads, …]`
     kept: Vec<Array>,
@@ -43,7 +42,7 @@ impl<'a> Gathering<'a> {
         wanted: &'a Wanted,
         shape: Shape,
         [layers, heads]: [&'a [usize]; 2],
-        (depth, beyond_context): (usize, bool),
+        depth: usize,
         onlooker: &'a mut dyn Onlooker,
     ) -> Result<Self> {
         let passing = wanted.named(wanted.read.arrays(&shape), &shape);
@@ -66,18 +65,7 @@ impl<'a> Gathering<'a> {
                 )
             })?;
         }
-        Ok(Self {
-            wanted,
-            shape,
-            layers,
-            heads,
-            depth,
-            beyond_context,
-            onlooker,
-            kept,
-            stopped: false,
-            done: 0,
-        })
+        Ok(Self { wanted, shape, layers, heads, depth, onlooker, kept, stopped: false, done: 0 })
     }
 
     /// What was kept.
@@ -93,10 +81,6 @@ impl Watch for Gathering<'_> {
         }
         let wanted = self.layers.contains(&view.layer);
         ControlFlow::Continue(if wanted { self.wanted.read.clone() } else { Read::new() })
-    }
-
-    fn beyond_context(&self) -> bool {
-        self.beyond_context
     }
 
     fn seen(&mut self, layer: usize, readouts: Vec<Array>) {

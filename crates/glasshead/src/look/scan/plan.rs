@@ -20,7 +20,6 @@ pub struct Plan {
     heads: Vec<usize>,
     /// Layers that are computed.
     depth: usize,
-    force_context: bool,
     shape: Shape,
     estimate: Estimate,
     recipe: Recipe,
@@ -42,7 +41,7 @@ impl Plan {
         if answer > 0 {
             return Err(cannot_answer(info));
         }
-        check_tokens(&*model, &prompt, force_context)?;
+        check_tokens(info, &prompt, force_context)?;
         let layers = layers.of("--layers", "layer", info.layers)?;
         let heads = heads.of("--heads", "head", info.heads)?;
         let depth = layers.iter().max().map_or(0, |last| last + 1);
@@ -62,7 +61,7 @@ impl Plan {
             read,
             version: env!("CARGO_PKG_VERSION"),
         };
-        Ok(Self { model, prompt, wanted, layers, heads, depth, force_context, shape, estimate, recipe })
+        Ok(Self { model, prompt, wanted, layers, heads, depth, shape, estimate, recipe })
     }
 
     /// What the pass is expected to cost.
@@ -77,8 +76,7 @@ impl Plan {
     pub fn run(self, onlooker: &mut dyn Onlooker) -> Result<Scan> {
         let ids: Vec<u32> = self.prompt.tokens.iter().map(|token| token.id).collect();
         let chosen = [self.layers.as_slice(), self.heads.as_slice()];
-        let mut watch =
-            Gathering::new(&self.wanted, self.shape, chosen, (self.depth, self.force_context), onlooker)?;
+        let mut watch = Gathering::new(&self.wanted, self.shape, chosen, self.depth, onlooker)?;
         self.model.forward(&ids, &mut watch)?;
         if watch.stopped {
             return Err(Error::environment(
@@ -114,23 +112,16 @@ fn cannot_answer(info: &Info) -> Error {
 }
 
 /// Refuses tokens that the model cannot read, before anything is computed.
-fn check_tokens(model: &dyn Model, prompt: &Prompt, force_context: bool) -> Result<()> {
-    let info = model.info();
+fn check_tokens(info: &Info, prompt: &Prompt, force_context: bool) -> Result<()> {
     let (tokens, most) = (prompt.tokens.len(), info.max_tokens);
     let ids: Vec<u32> = prompt.tokens.iter().map(|token| token.id).take(most).collect();
     info.check(&ids)?;
-    if tokens <= most || (force_context && !model.learned_positions()) {
+    if tokens <= most || force_context {
+        // Forced, the model itself says whether its positions go on.
         return Ok(());
     }
-    let hint = match (model.learned_positions(), force_context) {
-        (true, true) => {
-            "--force-context cannot help: the positions are a table that ends there; give a part of the text"
-        }
-        (true, false) => "give a part of the text, or a model with a longer context",
-        _ => "give a part of the text; --force-context reads on, where the model was never trained",
-    };
     Err(Error::request(
         format!("the text has {tokens} tokens; the context of this {} model ends after {most}", info.family),
-        hint,
+        "give a part of the text; --force-context reads on where positions are computed, untrained as they are",
     ))
 }

@@ -179,41 +179,62 @@ fn map(shares: &[f32], columns: usize) -> (Vec<Shape>, [usize; 2]) {
     (shapes, [width + 2, height + 2])
 }
 
-/// The tokens as text, each on the shade of its share.
+/// The tokens as text, each on the shade of its share; what lies between tokens is left white.
 fn strip(scan: &Scan, shares: &[f32]) -> Result<(Vec<Shape>, [usize; 2])> {
-    let mut shapes = Vec::new();
-    let (mut x, mut y) = (0, 0);
+    let mut strip = Strip { shapes: Vec::new(), x: 0, y: 0 };
+    let mut end = 0;
     for (token, &share) in scan.tokens.iter().zip(shares) {
-        let shade = shade(share);
-        let ink = if shade > SHADES / 2 { WHITE } else { INK };
-        // A line break of the text is one of the strip, behind a sign that can be shaded.
-        for (index, part) in token.text.split('\n').enumerate() {
-            if index > 0 {
-                shapes.push(Shape::Rectangle([x, y, CHARACTER, LINE], colour(shade)));
-                (x, y) = (0, y + LINE);
-            }
-            let part: String = part.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            let width = part.chars().count() * CHARACTER;
-            if x > 0 && x + width > COLUMNS * CHARACTER {
-                (x, y) = (0, y + LINE);
-            }
-            if width > 0 {
-                shapes.push(Shape::Rectangle([x, y, width, LINE], colour(shade)));
-                shapes.push(Shape::Text([x, y], ink, part));
-            }
-            x += width;
+        let placed = token.start < token.end;
+        match scan.text.get(end..token.start) {
+            Some(between) if placed => strip.write(between, None),
+            // Ids and special tokens have no place in the text: a blank keeps them apart.
+            _ if !placed && strip.x > 0 => strip.write(" ", None),
+            _ => {}
         }
-        if scan.text.is_empty() {
-            x += CHARACTER;
-        }
-        if y > HIGHEST || x > HIGHEST {
+        strip.write(&token.text, Some(shade(share)));
+        end = end.max(token.end);
+        if strip.y > HIGHEST || strip.x > HIGHEST {
             return Err(Error::request(
                 format!("the strip of {} tokens is too large for a picture", scan.tokens.len()),
                 "draw the map with --read blocks, or scan a part of the text",
             ));
         }
     }
-    Ok((shapes, [COLUMNS * CHARACTER, y + LINE]))
+    let side = [COLUMNS * CHARACTER, strip.y + LINE];
+    Ok((strip.shapes, side))
+}
+
+/// A page that is written from left to right.
+struct Strip {
+    shapes: Vec<Shape>,
+    x: usize,
+    y: usize,
+}
+
+impl Strip {
+    /// Writes a token on its shade, or what lies between tokens on none.
+    fn write(&mut self, text: &str, shade: Option<usize>) {
+        for (index, part) in text.split('\n').enumerate() {
+            if index > 0 {
+                // A line break can carry weight as well: it is shaded as one character.
+                if let Some(shade) = shade {
+                    self.shapes.push(Shape::Rectangle([self.x, self.y, CHARACTER, LINE], colour(shade)));
+                }
+                (self.x, self.y) = (0, self.y + LINE);
+            }
+            let part: String = part.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let width = part.chars().count() * CHARACTER;
+            if self.x > 0 && self.x + width > COLUMNS * CHARACTER {
+                (self.x, self.y) = (0, self.y + LINE);
+            }
+            if let Some(shade) = shade.filter(|_| width > 0) {
+                let ink = if shade > SHADES / 2 { WHITE } else { INK };
+                self.shapes.push(Shape::Rectangle([self.x, self.y, width, LINE], colour(shade)));
+                self.shapes.push(Shape::Text([self.x, self.y], ink, part));
+            }
+            self.x += width;
+        }
+    }
 }
 
 fn shade(share: f32) -> usize {
