@@ -272,6 +272,14 @@ impl Read {
         Ok(Self { items: items.into_iter().map(|(_, readout)| readout).collect() })
     }
 
+    /// The arrays that a run over this shape gives, `[batch, heads, …]`, still empty. A run with sinks adds
+    /// `sink_weight`.
+    pub fn arrays(&self, shape: &Shape) -> Vec<Array> {
+        let mut arrays: Vec<Array> = self.items.iter().flat_map(|readout| readout.arrays(shape)).collect();
+        arrays.iter_mut().for_each(|array| drop(array.shape.splice(0..0, [shape.batch, shape.heads])));
+        arrays
+    }
+
     /// True when nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
