@@ -94,18 +94,33 @@ pub(super) struct Scored<'a, S: Simd> {
 }
 
 impl<S: Simd> Scored<'_, S> {
+    /// Whether every query sees keys of this block on one side of its position alone.
+    fn is_one_sided(&self) -> bool {
+        let position = |lane: usize| self.distance.saturating_add((self.keys.start + lane) as i64);
+        let Range { start, end } = self.keys.clone();
+        let count = self.queries.len();
+        // Positions ascend.
+        end as i64 <= position(0).saturating_add(1)
+            || start as i64 >= position(count - 1)
+            || (0..count).all(|lane| self.ranges.ends[lane] as i64 <= position(lane).saturating_add(1))
+    }
+
     /// Σ 2^x · |distance| over `part`, whose sums are known: rows are counted from the first key of the block.
     #[inline(always)]
-    fn distances(&self, simd: S, c: usize, moments: &Moments<S::F>, part: &[S::N], row: usize) -> S::F {
+    fn distances(
+        &self,
+        simd: S,
+        c: usize,
+        moments: &Moments<S::F>,
+        part: &[S::N],
+        row: usize,
+        one_sided: bool,
+    ) -> S::F {
         let width = COLUMNS * S::LANES;
-        let position = |lane: usize| self.distance + lane as i64 + self.keys.start as i64;
-        let count = self.queries.len();
-        let behind = (0..count).all(|lane| self.ranges.ends[lane] as i64 <= position(lane) + 1);
-        let ahead = (0..count).all(|lane| self.keys.start as i64 >= position(lane));
         let lanes = simd.add(simd.lanes(), simd.constant((c * S::LANES) as f64));
         let first = simd.add(simd.constant(self.distance as f64), lanes);
         let zero = simd.constant(0.0);
-        if behind || ahead {
+        if one_sided {
             let signed = simd.sub(simd.mul(first, moments.sum[c]), moments.rows[c]);
             return simd.max(signed, simd.sub(zero, signed));
         }
@@ -202,6 +217,7 @@ impl<'a, S: Simd> Kept<'a, S> {
                 self.distance[c] = simd.mul(self.distance[c], shrink[c]);
             }
         }
+        let one_sided = needs.moments && scored.is_one_sided();
         let mut from = keys.start;
         let mut cut = needs.cuts.partition_point(|cut| *cut <= from);
         while from < keys.end {
@@ -213,7 +229,7 @@ impl<'a, S: Simd> Kept<'a, S> {
                 let moments = exponentiate_with_moments(simd, unit, base, row, part);
                 for c in 0..COLUMNS {
                     self.exponents[c] = simd.add(self.exponents[c], moments.exponents[c]);
-                    let far = scored.distances(simd, c, &moments, part, row);
+                    let far = scored.distances(simd, c, &moments, part, row, one_sided);
                     self.distance[c] = simd.add(self.distance[c], far);
                 }
                 moments.sum

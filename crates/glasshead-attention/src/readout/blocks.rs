@@ -99,12 +99,33 @@ impl Fuse for BlocksHead {
         Needs { cuts: (self.size..self.keys).step_by(self.size).collect(), ..Needs::default() }
     }
 
-    fn finish_tile<S: Simd>(&mut self, _: S, tile: &Tile<S>, _: &mut [S::N]) {
-        let size = self.size;
-        for (lane, query) in tile.queries.clone().enumerate() {
-            let sums = self.row(query / size);
-            for (span, weights) in tile.spans.iter().zip(tile.sums.chunks_exact(COLUMNS * S::LANES)) {
-                sums[span.start / size] += weights[lane].to_f64();
+    #[inline(always)]
+    fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, _: &mut [S::N]) {
+        let (size, width) = (self.size, COLUMNS * S::LANES);
+        let queries = tile.queries.clone();
+        if queries.is_empty() {
+            return;
+        }
+        if queries.start / size == (queries.end - 1) / size {
+            // All in one row of squares; lanes without a query hold 0.
+            let sums = self.row(queries.start / size);
+            let zero = simd.constant(0.0);
+            let both = |sums: &[S::N]| simd.add(simd.load(sums), simd.load(&sums[S::LANES..]));
+            for (spans, weights) in tile.spans.chunks(4).zip(tile.sums.chunks(4 * width)) {
+                let mut four = [zero; 4];
+                for (four, weights) in four.iter_mut().zip(weights.chunks_exact(width)) {
+                    *four = both(weights);
+                }
+                for (span, sum) in spans.iter().zip(simd.sums(four)) {
+                    sums[span.start / size] += sum.to_f64();
+                }
+            }
+            return;
+        }
+        for (span, weights) in tile.spans.iter().zip(tile.sums.chunks_exact(width)) {
+            let column = span.start / size;
+            for (lane, query) in queries.clone().enumerate() {
+                self.row(query / size)[column] += weights[lane].to_f64();
             }
         }
     }

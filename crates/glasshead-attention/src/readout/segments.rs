@@ -89,17 +89,31 @@ impl Fuse for SegmentsHead {
         Needs { cuts: self.ends.clone(), ..Needs::default() }
     }
 
-    fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, _: &[S::N]) {
+    /// One per segment.
+    fn room(&self) -> usize {
+        self.ends.len()
+    }
+
+    #[inline(always)]
+    fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, room: &mut [S::N]) {
         let width = COLUMNS * S::LANES;
-        let mut at = 0;
-        for &end in &self.ends {
-            let mut sum = 0.0;
-            while tile.spans.get(at).is_some_and(|span| span.end <= end) {
-                sum += tile.sums[at * width + lane].to_f64();
-                at += 1;
+        let mut spans = tile.spans.iter().zip(tile.sums.chunks_exact(width)).peekable();
+        for (end, room) in self.ends.iter().zip(room.chunks_exact_mut(width)) {
+            let mut sums = [simd.constant(0.0); COLUMNS];
+            while let Some((_, weights)) = spans.next_if(|(span, _)| span.end <= *end) {
+                for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(S::LANES)) {
+                    *sum = simd.add(*sum, simd.load(weights));
+                }
             }
-            self.sums.push(sum as f32);
+            for (sum, room) in sums.into_iter().zip(room.chunks_exact_mut(S::LANES)) {
+                simd.store(sum, room);
+            }
         }
+    }
+
+    fn lane<S: Simd>(&mut self, _: &Tile<S>, lane: usize, room: &[S::N]) {
+        let sums = room.iter().skip(lane).step_by(COLUMNS * S::LANES);
+        self.sums.extend(sums.map(|sum| sum.to_f64() as f32));
     }
 
     fn absorb(&mut self, later: Self) {
