@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -196,6 +197,7 @@ def worker_torch(folder, threads, seconds):
     import torch
 
     torch.set_num_threads(int(threads))
+    imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     q, k, v = (torch.from_numpy(x.copy()) for x in map(arrays_of(f"{folder}/in.safetensors").get, "qkv"))
     n, times, start = q.shape[2], [], time.perf_counter()
     hidden = torch.ones(n, n, dtype=torch.bool).triu(1)
@@ -207,7 +209,7 @@ def worker_torch(folder, threads, seconds):
             times.append(time.perf_counter() - before)
     for name, array in found.items():
         numpy.save(f"{folder}/{name}.npy", array.numpy())
-    print(json.dumps({"times": times, "version": torch.__version__}))
+    print(json.dumps({"times": times, "imported_bytes": imported}))
 
 
 def worker_compare(folder):
@@ -252,22 +254,26 @@ def eager_case(n, threads, rounds, seconds, python):
         subprocess.run([*map(str, worker("inputs", n))], check=True)
         attend = [BINARY, "attend", f"{folder}/in.safetensors", "-o", f"{folder}/out.safetensors", "--causal", "bottom-right"]
         attend += ["--threads", threads, "--read", EAGER_READ]
-        whole = []
+        whole, imported = [], []
         for _ in range(rounds):
-            times["glasshead"].append(bench(shape, threads, EAGER_READ)["min_ms"] / 1e3)
+            answer = bench(shape, threads, EAGER_READ)
+            times["glasshead"] += [answer["min_ms"] / 1e3, answer["median_ms"] / 1e3]
             _, taken, peak = measured_process(attend)
             whole.append(taken)
             peaks["glasshead"].append(peak)
             if fits:
                 answer, _, peak = measured_process(worker("torch", threads, seconds))
                 times["torch"] += json.loads(answer)["times"]
+                imported.append(json.loads(answer)["imported_bytes"])
                 peaks["torch"].append(peak)
         differences = json.loads(measured_process(worker("compare"))[0]) if fits else None
     figures = {name: {"best_s": min(times[name]), "median_s": statistics.median(times[name]), "peak_bytes": max(peaks[name])}
                for name in times if times[name]}
     figures["glasshead"]["attend_command_s"] = min(whole)
-    if not fits:
-        figures["torch"] = {"does_not_fit": True, "machine_bytes": total}
+    if fits:
+        figures["torch"]["imported_bytes"] = max(imported)
+    else:
+        figures["torch"] = {"does_not_fit": True}
     figures["torch"]["needs_at_least_bytes"] = eager_bytes(n)
     return shape | {"threads": threads, "machine_bytes": total, "peers": figures, "differences": differences}
 
@@ -318,7 +324,11 @@ def merged(path, now):
     for name in versions.keys() & now["versions"].keys():
         if versions[name] != now["versions"][name]:
             sys.exit(f"{path} is of {name} {versions[name]}, not {now['versions'][name]}")
-    commands = [*old.get("commands", []), " ".join(["bench/readouts.py", *sys.argv[1:]])]
+    given = sys.argv[1:]
+    if "--python" in given:
+        at = given.index("--python")
+        given[at : at + 2] = []
+    commands = [*old.get("commands", []), " ".join(["bench/readouts.py", *given])]
     notes = ["added time: min_ms of `bench attention` with a list over min_ms without, pair by pair",
              "extra_bytes counts the arrays of the readouts too; beside_outputs is what is left without them",
              "torch is timed around its operations alone, glasshead by `bench attention`; peaks are those of whole "
