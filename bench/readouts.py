@@ -249,6 +249,7 @@ def eager_case(n, threads, rounds, seconds, python):
         sys.exit(f"{n}: torch needs {eager_bytes(n) / 1e9:.1f} GB, which other programs hold now; nothing was written")
     times = {"glasshead": [], "torch": []}
     peaks = {"glasshead": [], "torch": []}
+    floor = measured_process(["true"])[2]
     with tempfile.TemporaryDirectory() as folder:
         worker = lambda verb, *rest: [python, __file__, "--worker", verb, folder, *rest]
         subprocess.run([*map(str, worker("inputs", n))], check=True)
@@ -275,7 +276,7 @@ def eager_case(n, threads, rounds, seconds, python):
     else:
         figures["torch"] = {"does_not_fit": True}
     figures["torch"]["needs_at_least_bytes"] = eager_bytes(n)
-    return shape | {"threads": threads, "machine_bytes": total, "peers": figures, "differences": differences}
+    return shape | {"threads": threads, "machine_bytes": total, "least_peak_bytes": floor, "peers": figures, "differences": differences}
 
 
 def eager_table(cases):
@@ -333,6 +334,7 @@ def merged(path, now):
              "extra_bytes counts the arrays of the readouts too; beside_outputs is what is left without them",
              "torch is timed around its operations alone, glasshead by `bench attention`; peaks are those of whole "
              "processes (ru_maxrss), for torch with the import, for glasshead of `attend` with reading and writing files",
+             "least_peak_bytes: what ru_maxrss gives for `true`, started the same way; no peak can be less",
              "torch's mask is made before its clock starts; all heads are computed at once"]
     return old | now | {"versions": versions | now["versions"], "commands": commands, "notes": notes}
 
