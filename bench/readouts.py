@@ -10,8 +10,9 @@
 --memory  bytes held beside q, k, v and out at 131,072 tokens
 --eager   output, entropy, top 8 and received, against torch with its softmax(QKᵀ) kept until that does not fit
 
-A record that exists is added to (other machines and other builds are refused), so that the parts can run apart:
-`--only TEXT` chooses cases of --added, `--sizes N …` those of --eager. Every measurement is a process of its own.
+A record that exists is added to (other machines and other builds are refused), so that the parts can run apart and
+--added can collect its pairs in several short runs: `--only TEXT` chooses cases of --added, `--sizes N …` those of
+--eager. Every measurement is a process of its own, and is made again where other programs had too much of the CPUs.
 torch is installed into bench/.venv, or taken from `--python`.
 """
 
@@ -60,7 +61,43 @@ LONG = {"name": "causal 131,072, one head, d 64, f32", "queries": 131072, "heads
 LONG_LIMIT = 64 << 20
 EAGER = {"heads": 4, "dim": 64, "dtype": "f32"}
 EAGER_READ = "entropy,top=8,received"
+# How much of the CPUs other programs may have had in a measurement that counts, and how often it is tried.
+MOST_OTHERS, ATTEMPTS = 0.03, 4
 SIZES = [1024, 2048, 4096, 8192, 16384, 32768]
+
+
+def busy_seconds():
+    """CPU time of the whole machine, with what its host took away."""
+    user, nice, system, _, _, irq, softirq, stolen, *_ = map(int, open("/proc/stat").readline().split()[1:])
+    return (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+class Process:
+    """A process that has run: what it said, how long it took, its peak memory, and the share of others."""
+
+    def __init__(self, command):
+        with tempfile.TemporaryFile("w+") as said:
+            start, busy = time.perf_counter(), busy_seconds()
+            process = subprocess.Popen([*map(str, command)], stdout=said)
+            _, status, usage = os.wait4(process.pid, 0)
+            self.seconds = time.perf_counter() - start
+            others = busy_seconds() - busy - usage.ru_utime - usage.ru_stime
+            self.others = others / self.seconds / os.cpu_count()
+            self.peak = usage.ru_maxrss * 1024
+            if status:
+                sys.exit(f"{command[0]} failed: status {status}")
+            said.seek(0)
+            self.said = said.read()
+
+
+def undisturbed(measure):
+    """The first of several measurements, each a list of processes, in which others had hardly any CPU."""
+    for _ in range(ATTEMPTS):
+        processes = measure()
+        others = max(process.others for process in processes)
+        if others <= MOST_OTHERS:
+            return processes
+    sys.exit(f"other programs took {others:.0%} of the CPUs: nothing is measured that way")
 
 
 def bench(shape, threads, read=None):
@@ -69,32 +106,37 @@ def bench(shape, threads, read=None):
     for key in ("queries", "heads", "dim", "dtype"):
         command += [f"--{key}", shape[key]]
     command += ["--read", read] if read else []
-    return json.loads(subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout)
+    return Process(command)
 
 
 # ------------------------------------------------------------------ added time
 
 
-def added(case, threads, rounds):
+def added(case, threads, rounds, before):
     """Pairs without and with each list, in turns; which of the two is first changes from round to round."""
-    pairs = {name: [] for name in lists(case["queries"])}
-    plain = []
-    for turn in range(rounds):
-        for name, read in lists(case["queries"]).items():
-            order = [None, read] if turn % 2 == 0 else [read, None]
-            answers = {what: bench(case, threads, what) for what in order}
+    if before and before["threads"] != threads:
+        sys.exit(f"the record is of {before['threads']} threads")
+    reads = lists(case["queries"])
+    pairs = {name: list(before["lists"][name]["pairs_ms"]) if before else [] for name in reads}
+    bare = []
+    for _ in range(rounds):
+        for name, read in reads.items():
+            order = [None, read] if len(pairs[name]) % 2 == 0 else [read, None]
+            ran = undisturbed(lambda: [bench(case, threads, what) for what in order])
+            answers = {what: json.loads(process.said) for what, process in zip(order, ran)}
             pairs[name].append([answers[None]["min_ms"], answers[read]["min_ms"]])
-            plain.append(answers[None])
-    best = min(answer["min_ms"] for answer in plain)
+            bare.append(answers[None]["fraction_of_peak"])
+    best = min(plain for times in pairs.values() for plain, _ in times)
     figures = {}
     for (name, times), limit in zip(pairs.items(), case["limits"]):
         figures[name] = {
-            "median_percent": 100 * (statistics.median(read / bare for bare, read in times) - 1),
+            "median_percent": 100 * (statistics.median(read / plain for plain, read in times) - 1),
             "best_percent": 100 * (min(read for _, read in times) / best - 1),
             "limit_percent": limit, "pairs_ms": times,
         }
-    return case | {"threads": threads, "isa": plain[0]["isa"], "plain_best_ms": best,
-                   "plain_fraction_of_peak": max(answer["fraction_of_peak"] for answer in plain), "lists": figures}
+    fraction = max(bare + ([before["plain_fraction_of_peak"]] if before else []))
+    return case | {"threads": threads, "isa": answers[None]["isa"], "plain_best_ms": best,
+                   "plain_fraction_of_peak": fraction, "lists": figures}
 
 
 def added_table(cases):
@@ -127,7 +169,7 @@ def memory(threads):
     lists = {"no readouts": (None, 0), "lse, entropy, max, distance, top 8, received, 16 segments": (read, None),
              "the same and blocks of 1024": (f"{read},blocks=1024", 1024)}
     for name, (what, block) in lists.items():
-        held = bench(LONG, threads, what)["extra_bytes"]
+        held = json.loads(bench(LONG, threads, what).said)["extra_bytes"]
         outputs = readout_bytes(n, n, block) if what else 0
         figures[name] = {"extra_bytes": held, "of_it_readout_arrays": outputs, "beside_outputs": held - outputs}
     return LONG | {"threads": threads, "limit_bytes": LONG_LIMIT, "lists": figures}
@@ -223,19 +265,6 @@ def worker_compare(folder):
     print(json.dumps(differences | {"top_index_equal": float(same.mean())}))
 
 
-def measured_process(command):
-    """What a process said, how long it took, and its peak memory in bytes."""
-    with tempfile.TemporaryFile("w+") as said:
-        start = time.perf_counter()
-        process = subprocess.Popen([*map(str, command)], stdout=said)
-        _, status, usage = os.wait4(process.pid, 0)
-        taken = time.perf_counter() - start
-        if status:
-            sys.exit(f"{command[0]} failed: status {status}")
-        said.seek(0)
-        return said.read(), taken, usage.ru_maxrss * 1024
-
-
 def memory_of_machine(key):
     lines = dict(line.split(":") for line in open("/proc/meminfo").read().splitlines())
     return int(lines[key].split()[0]) * 1024
@@ -249,34 +278,35 @@ def eager_case(n, threads, rounds, seconds, python):
         sys.exit(f"{n}: torch needs {eager_bytes(n) / 1e9:.1f} GB, which other programs hold now; nothing was written")
     times = {"glasshead": [], "torch": []}
     peaks = {"glasshead": [], "torch": []}
-    floor = measured_process(["true"])[2]
+    found = {name: {"times": [], "peaks": []} for name in ("glasshead", "torch")}
+    commands, imported = [], []
     with tempfile.TemporaryDirectory() as folder:
         worker = lambda verb, *rest: [python, __file__, "--worker", verb, folder, *rest]
-        subprocess.run([*map(str, worker("inputs", n))], check=True)
+        Process(worker("inputs", n))
         attend = [BINARY, "attend", f"{folder}/in.safetensors", "-o", f"{folder}/out.safetensors", "--causal", "bottom-right"]
         attend += ["--threads", threads, "--read", EAGER_READ]
-        whole, imported = [], []
         for _ in range(rounds):
-            answer = bench(shape, threads, EAGER_READ)
-            times["glasshead"] += [answer["min_ms"] / 1e3, answer["median_ms"] / 1e3]
-            _, taken, peak = measured_process(attend)
-            whole.append(taken)
-            peaks["glasshead"].append(peak)
+            ours = undisturbed(lambda: [bench(shape, threads, EAGER_READ)])[0]
+            whole = Process(attend)
+            found["glasshead"]["times"] += [json.loads(ours.said)[key] / 1e3 for key in ("min_ms", "median_ms")]
+            found["glasshead"]["peaks"].append(whole.peak)
+            commands.append(whole.seconds)
             if fits:
-                answer, _, peak = measured_process(worker("torch", threads, seconds))
-                times["torch"] += json.loads(answer)["times"]
-                imported.append(json.loads(answer)["imported_bytes"])
-                peaks["torch"].append(peak)
-        differences = json.loads(measured_process(worker("compare"))[0]) if fits else None
-    figures = {name: {"best_s": min(times[name]), "median_s": statistics.median(times[name]), "peak_bytes": max(peaks[name])}
-               for name in times if times[name]}
-    figures["glasshead"]["attend_command_s"] = min(whole)
+                theirs = undisturbed(lambda: [Process(worker("torch", threads, seconds))])[0]
+                answer = json.loads(theirs.said)
+                found["torch"]["times"] += answer["times"]
+                found["torch"]["peaks"].append(theirs.peak)
+                imported.append(answer["imported_bytes"])
+        differences = json.loads(Process(worker("compare")).said) if fits else None
+    figures = {name: {"best_s": min(x["times"]), "median_s": statistics.median(x["times"]), "peak_bytes": max(x["peaks"])}
+               for name, x in found.items() if x["times"]}
+    figures["glasshead"]["attend_command_s"] = min(commands)
     if fits:
         figures["torch"]["imported_bytes"] = max(imported)
     else:
         figures["torch"] = {"does_not_fit": True}
     figures["torch"]["needs_at_least_bytes"] = eager_bytes(n)
-    return shape | {"threads": threads, "machine_bytes": total, "least_peak_bytes": floor, "peers": figures, "differences": differences}
+    return shape | {"threads": threads, "machine_bytes": total, "least_peak_bytes": Process(["true"]).peak, "peers": figures, "differences": differences}
 
 
 def eager_table(cases):
@@ -329,8 +359,11 @@ def merged(path, now):
     if "--python" in given:
         at = given.index("--python")
         given[at : at + 2] = []
-    commands = [*old.get("commands", []), " ".join(["bench/readouts.py", *given])]
-    notes = ["added time: min_ms of `bench attention` with a list over min_ms without, pair by pair",
+    commands, command = old.get("commands", {}), " ".join(["bench/readouts.py", *given])
+    commands[command] = commands.get(command, 0) + 1
+    notes = ["added time: min_ms of `bench attention` with a list over min_ms without, pair by pair; median over "
+             "the pairs, and best over best",
+             f"a measurement in which other programs had more than {MOST_OTHERS:.0%} of the CPUs is made again",
              "extra_bytes counts the arrays of the readouts too; beside_outputs is what is left without them",
              "torch is timed around its operations alone, glasshead by `bench attention`; peaks are those of whole "
              "processes (ru_maxrss), for torch with the import, for glasshead of `attend` with reading and writing files",
@@ -397,7 +430,8 @@ def main():
 
     for case in CASES if args.added else []:
         if not args.only or any(case["name"].endswith(text) for text in args.only):
-            keep("added", added(case, args.threads, args.rounds), "name")
+            before = next((x for x in record.get("added", []) if x["name"] == case["name"]), None)
+            keep("added", added(case, args.threads, args.rounds, before), "name")
     if args.memory:
         keep("memory", memory(args.threads))
     for n in args.sizes if args.eager else []:
