@@ -206,6 +206,11 @@ impl Reach {
         start.unwrap_or(keys.start).min(end)..end
     }
 
+    /// The first key of the sequence.
+    pub(crate) fn first_key(&self) -> usize {
+        self.keys.start
+    }
+
     /// Whether all queries see the same keys.
     pub(crate) fn is_even(&self) -> bool {
         self.behind.is_none() && self.ahead.is_none()
@@ -295,7 +300,7 @@ impl<'a> Visibility<'a> {
 
     /// The first key of the sequence of this query.
     pub(crate) fn first_key(&self, query: usize) -> usize {
-        self.reach(0, query).keys.start
+        self.reach(0, query).first_key()
     }
 
     /// The position of a query on the axis of the keys.

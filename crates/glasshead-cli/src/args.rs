@@ -16,6 +16,12 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// The four steps of attention for one focus word
     Explain(ExplainArgs),
+    /// Read a long text with a model and keep what every head looked at
+    Scan(ScanArgs),
+    /// A card for every head of a model, over several texts
+    Heads(HeadsArgs),
+    /// This build's forward pass against numbers of transformers that travel along
+    Verify(VerifyArgs),
     /// Attention over your own arrays (safetensors in, safetensors out)
     Attend(AttendArgs),
     /// This machine's own figures
@@ -35,7 +41,7 @@ pub(crate) struct ExplainArgs {
     /// Without it: the example's `jumps`, else the last word.
     #[arg(long, value_name = "WORD[:N]|N", allow_hyphen_values = true)]
     pub(crate) focus: Option<String>,
-    /// A catalogue name (`glasshead models`) or a folder with config.json, tokenizer.json, model.safetensors
+    /// A catalogue name (`glasshead models`), a folder with config.json, tokenizer.json, model.safetensors, or a .gguf file
     ///
     /// With TEXT and no --model: minilm.
     #[arg(long, value_name = "NAME_OR_PATH", conflicts_with = "vectors")]
@@ -80,6 +86,87 @@ fn format_names() -> clap::builder::PossibleValuesParser {
 pub(crate) enum UnitsArg {
     Words,
     Tokens,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ScanArgs {
+    /// A text file, read byte for byte; `-` is standard input
+    #[arg(required_unless_present = "ids", conflicts_with = "ids")]
+    pub(crate) file: Option<PathBuf>,
+    /// A catalogue name (`glasshead models`) or a folder with config.json, tokenizer.json, model.safetensors
+    #[arg(long, value_name = "NAME_OR_PATH", default_value = "minilm")]
+    pub(crate) model: String,
+    /// A JSON list of token ids instead of a text; needs no tokenizer
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids: Option<PathBuf>,
+    /// The layers to keep, from 0: all, or a list
+    #[arg(long, value_name = "all|0,5,…", default_value = "all", allow_hyphen_values = true)]
+    pub(crate) layers: String,
+    /// The query heads to keep, from 0: all, or a list
+    #[arg(long, value_name = "all|0,5,…", default_value = "all", allow_hyphen_values = true)]
+    pub(crate) heads: String,
+    /// What to read out, as in `attend`, and also first, rows=last, rows=@WORD,
+    /// segments=paragraph|sentence|line|FILE.json and blocks (a map of at most 256 × 256)
+    ///
+    /// `first` is the weight of every query on the first token. FILE.json is a list of [start, end] or
+    /// {"start", "end", "label"}: characters of the text. Without --read: what suits the output (entropy, max,
+    /// top=8, received and segments=paragraph for files of arrays).
+    #[arg(long, value_name = "LIST", action = ArgAction::Append)]
+    pub(crate) read: Vec<String>,
+    /// A question, put after the text; the rows of its tokens are kept
+    #[arg(long, value_name = "QUESTION")]
+    pub(crate) ask: Option<String>,
+    /// Let the model write up to N tokens of an answer to --ask first; their rows are kept too
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "ask")]
+    pub(crate) answer: usize,
+    /// Read a text that is longer than the model's context, where the model can do so at all
+    #[arg(long)]
+    pub(crate) force_context: bool,
+    /// How many threads [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) threads: Option<u16>,
+    /// How it is laid out [default: by the ending of -o; without -o a short table]
+    ///
+    /// svg and png are pictures of one layer and one head: the map of --read blocks, or the text shaded by
+    /// --read received or --read rows=N. parquet is one table per readout: OUT.NAME.parquet, or OUT.parquet where
+    /// there is one readout only.
+    #[arg(long, value_name = "FORMAT", value_parser = scan_format_names())]
+    pub(crate) format: Option<String>,
+    /// Write to FILE instead of standard output; appears whole or not at all
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+fn scan_format_names() -> clap::builder::PossibleValuesParser {
+    glasshead::report::SCAN_FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().into()
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct HeadsArgs {
+    /// Text files, two at least: one text shows what a head did there, not its way [default: four built-in texts]
+    pub(crate) texts: Vec<PathBuf>,
+    /// A catalogue name (`glasshead models`) or a folder with config.json, tokenizer.json, model.safetensors
+    #[arg(long, value_name = "NAME_OR_PATH", default_value = "minilm")]
+    pub(crate) model: String,
+    /// How many threads [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) threads: Option<u16>,
+    /// How the cards are laid out [default: by the ending of -o, else table]
+    #[arg(long, value_name = "FORMAT", value_parser = glasshead::report::HEADS_FORMATS)]
+    pub(crate) format: Option<String>,
+    /// Write to FILE instead of standard output; appears whole or not at all
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// A model of the catalogue, by its name or its path
+    #[arg(long, value_name = "NAME_OR_PATH", default_value = "minilm")]
+    pub(crate) model: String,
+    /// How many threads [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) threads: Option<u16>,
 }
 
 #[derive(Debug, clap::Args)]

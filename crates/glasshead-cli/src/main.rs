@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod interrupt;
 mod printer;
 mod progress;
 
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
     };
     let outcome = match args.command {
         Command::Explain(args) => commands::explain::run(args),
+        Command::Scan(args) => commands::scan::run(args),
+        Command::Heads(args) => commands::heads::run(args),
+        Command::Verify(args) => commands::verify::run(args),
         Command::Attend(args) => commands::attend::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Models(args) => commands::models::run(args),

@@ -68,7 +68,10 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     });
     let verb = std::env::args()
         .nth(1)
-        .filter(|verb| ["explain", "attend", "bench", "models", "doctor"].contains(&verb.as_str()))
+        .filter(|verb| {
+            ["explain", "scan", "heads", "verify", "attend", "bench", "models", "doctor"]
+                .contains(&verb.as_str())
+        })
         .unwrap_or_default();
     let help = format!("glasshead {verb} --help").replace("  ", " ");
     let hint = known.map_or_else(|| format!("see {help}"), |known| format!("there is {known}; see {help}"));

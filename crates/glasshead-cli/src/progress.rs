@@ -1,8 +1,11 @@
 //! Progress bars on standard error, and only on a terminal.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    ops::ControlFlow,
+};
 
-use glasshead::weights::Progress;
+use glasshead::{look::scan::Onlooker, weights::Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::printer;
@@ -47,5 +50,34 @@ impl Progress for Bars {
             Some(bar) => bar.suspend(|| printer::note(line)),
             None => printer::note(line),
         }
+    }
+}
+
+/// Layers done and time left, on a terminal.
+pub(crate) struct Layers {
+    bar: Option<ProgressBar>,
+}
+
+impl Layers {
+    /// Nothing done yet.
+    pub(crate) fn new() -> Self {
+        Self { bar: None }
+    }
+}
+
+impl Onlooker for Layers {
+    fn layer(&mut self, done: usize, layers: usize) -> ControlFlow<()> {
+        if self.bar.is_none() && io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{bar:30} layer {pos} of {len}, {eta} left");
+            let bar = ProgressBar::with_draw_target(Some(layers as u64), ProgressDrawTarget::stderr());
+            self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+            if done >= layers {
+                bar.finish_and_clear();
+            }
+        }
+        ControlFlow::Continue(())
     }
 }

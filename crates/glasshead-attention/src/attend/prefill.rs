@@ -195,7 +195,9 @@ impl<T: Element> Panel<'_, '_, T> {
                     Some(reading) => {
                         let queries = queries_of(tile);
                         let distance = scores.distance;
-                        let scored = Scored { unit, max, keys: from..to, queries, distance, ranges };
+                        let first_key = problem.visibility.first_key(first);
+                        let scored =
+                            Scored { unit, max, keys: from..to, queries, distance, first_key, ranges };
                         let running = &mut running[tile];
                         kept[tile].see::<D>(simd, reading, &scored, p, &mut workspace.items, running)
                     }
@@ -223,9 +225,11 @@ impl<T: Element> Panel<'_, '_, T> {
                     sink: problem.sinks.map(|sinks| sinks[head]),
                     vouched: &vouched,
                 };
-                kept[tile].finish(simd, reading.readouts, &end, weights[tile], |lane, readouts| {
+                let value_norms = reading.value_norms;
+                kept[tile].finish(simd, reading, &end, weights[tile], |lane, readouts| {
                     let row = &mut workspace.row;
                     row.compute(problem, batch, head, query_at(tile, lane));
+                    row.measure(value_norms);
                     readouts.iter_mut().for_each(|readout| readout.see(row));
                 });
             }

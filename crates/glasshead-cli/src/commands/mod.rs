@@ -4,7 +4,10 @@ pub(crate) mod attend;
 pub(crate) mod bench;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod heads;
 pub(crate) mod models;
+pub(crate) mod scan;
+pub(crate) mod verify;
 
 /// The command line as one would type it again.
 fn command_line() -> String {

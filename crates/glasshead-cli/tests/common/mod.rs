@@ -1,6 +1,8 @@
 //! What several test files need: the program, and where a real model lies.
 #![allow(dead_code)] // every test file uses a part of it
 
+pub(crate) mod desk;
+
 use std::{path::PathBuf, process::Command};
 
 /// The program, with nothing of the caller's environment that would change what it prints.

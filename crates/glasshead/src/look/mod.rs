@@ -5,9 +5,14 @@ mod claimed;
 pub mod example;
 pub mod explain;
 mod gather;
+mod goldens;
+pub mod heads;
 mod matrix;
 pub mod own;
+pub mod scan;
+pub mod segments;
 mod steps;
+pub mod verify;
 
 pub use claimed::{Claimed, Finding};
 pub use gather::{Gathered, gather};

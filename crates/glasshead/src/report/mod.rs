@@ -6,15 +6,19 @@
 
 mod csv;
 mod document;
+mod heads;
 mod html;
 mod json;
 mod lesson;
 mod markdown;
+mod scan;
 mod table;
 mod tell;
 
 pub use document::{Block, Cell, Column, Document, Row, RowKind, Table};
+pub use heads::{HEADS_FORMATS, write_heads};
 pub use markdown::markdown;
+pub use scan::{Output, SCAN_FORMATS, ScanFormat};
 pub use table::{Style, table};
 pub use tell::tell;
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -91,7 +91,35 @@ pub(crate) const CHUNK: usize = 256 << 10;
 ///
 /// # Errors
 /// A folder that is missing or read-only, a full disk, an error of `write` itself.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
+) -> Result<()> {
+    stage(path, write)?.place()
+}
+
+/// What writes the bytes of a file.
+pub type Writer<'a> = Box<dyn FnOnce(&mut (dyn Write + Send)) -> io::Result<()> + 'a>;
+
+/// The same for several files: none is renamed into place before all are written.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_all_atomically(files: Vec<(PathBuf, Writer<'_>)>) -> Result<()> {
+    let staged: Vec<Staged> =
+        files.into_iter().map(|(path, write)| stage(&path, write)).collect::<Result<_>>()?;
+    staged.into_iter().try_for_each(Staged::place)
+}
+
+/// A file that is written, but not yet in its place; removed when it is dropped.
+enum Staged {
+    /// A temporary file, and where it belongs.
+    File(tempfile::NamedTempFile, PathBuf),
+    /// Written straight.
+    There,
+}
+
+fn stage(path: &Path, write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>) -> Result<Staged> {
     let old = fs::metadata(path).ok();
     if old.as_ref().is_some_and(fs::Metadata::is_dir) {
         return Err(Error::request(
@@ -103,27 +131,45 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
     let device = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|root| path.starts_with(root));
     if device || old.as_ref().is_some_and(|old| !old.is_file()) {
         return match write_straight(path, write) {
-            Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            outcome => outcome.map_err(|cause| unwritable(path, &cause)),
+            Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(Staged::There),
+            Ok(()) => Ok(Staged::There),
+            Err(cause) => Err(unwritable(path, &cause)),
         };
     }
     // Behind a symbolic link it is the file that is replaced, not the link.
     let target = if old.is_some() { fs::canonicalize(path) } else { Ok(path.to_owned()) };
     let target = target.map_err(|cause| unwritable(path, &cause))?;
-    replace(&target, old.map(|old| old.permissions()), write).map_err(|cause| unwritable(path, &cause))
+    let file = temporary(&target, old.map(|old| old.permissions()), write)
+        .map_err(|cause| unwritable(path, &cause))?;
+    Ok(Staged::File(file, target))
 }
 
-fn write_straight(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+impl Staged {
+    fn place(self) -> Result<()> {
+        match self {
+            Self::There => Ok(()),
+            Self::File(file, target) => {
+                file.persist(&target).map_err(|error| unwritable(&target, &error.error))?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn write_straight(
+    path: &Path,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
+) -> io::Result<()> {
     let mut out = BufWriter::new(File::options().write(true).open(path)?);
     write(&mut out)?;
     out.flush()
 }
 
-fn replace(
+fn temporary(
     target: &Path,
     permissions: Option<fs::Permissions>,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
+    write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
+) -> io::Result<tempfile::NamedTempFile> {
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -138,8 +184,7 @@ fn replace(
         // Where the file system has no permissions this fails; the contents matter more.
         let _ = fs::set_permissions(file.path(), permissions);
     }
-    file.persist(target).map_err(|error| error.error)?;
-    Ok(())
+    Ok(file)
 }
 
 /// A temporary file, removed unless it is persisted, with the mode that any new file has: the one of

@@ -1,0 +1,121 @@
+//! What a pass will cost: said before it begins, and refused where memory is sure to be too small.
+
+use std::time::Duration;
+
+use glasshead_attention::{Array, InstructionSet, Values, ceilings};
+
+use crate::models::Info;
+use crate::{Error, Result};
+
+/// What a pass is expected to cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Tokens that are read.
+    pub tokens: usize,
+    /// Layers that are computed: up to the last one that is kept.
+    pub layers: usize,
+    /// Query heads of a layer.
+    pub heads: usize,
+    /// `2·12·hidden²` operations per token and layer (projections and a feed-forward block four times as
+    /// wide), `4·head_dim` per head and pair of tokens (half of them where attention is causal is not
+    /// counted on), at [`SHARE`] of the multiply-adds that this machine does in a short measurement.
+    pub time: Duration,
+    /// Bytes of the arrays that are kept.
+    pub kept: u64,
+    /// Bytes at the peak: what the process holds now (the weights), what is kept, the readouts of one layer
+    /// and its activations ([`PER_TOKEN`] vectors of the hidden size per token).
+    pub memory: u64,
+    /// Bytes that this machine can still give; `None` where it does not tell.
+    pub available: Option<u64>,
+}
+
+/// Linear layers and attention together reach about so much of what registers alone reach.
+const SHARE: f64 = 0.6;
+/// Vectors of the hidden size that a layer holds per token: its input, q, k, v and the merged heads, and a
+/// feed-forward block four times as wide, before and after its activation.
+const PER_TOKEN: u64 = 16;
+/// How long the multiply-adds are measured.
+const SECONDS: f64 = 0.01;
+
+impl Estimate {
+    /// `kept` are the arrays that will be held, `passing` those of one layer.
+    pub(super) fn new(info: &Info, [tokens, layers]: [usize; 2], kept: &[Array], passing: &[Array]) -> Self {
+        let &Info { heads, head_dim, hidden, .. } = info;
+        let (n, width) = (tokens as f64, hidden as f64);
+        let linear = 24.0 * width * width * n;
+        let attention = 4.0 * (head_dim * heads) as f64 * n * n;
+        let rate =
+            InstructionSet::default_here().map_or(1.0, |isa| ceilings::fma_gflops::<f32>(isa, SECONDS));
+        let seconds = (linear + attention) * layers as f64 / (rate.max(0.1) * SHARE * 1e9);
+        let kept = bytes(kept);
+        let activations = (tokens as u64).saturating_mul(hidden as u64).saturating_mul(4 * PER_TOKEN);
+        let working = bytes(passing).saturating_add(activations);
+        let now = status("/proc/self/status", "VmRSS:").unwrap_or(0);
+        Self {
+            tokens,
+            layers,
+            heads,
+            time: Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
+            kept,
+            memory: now.saturating_add(kept).saturating_add(working),
+            available: status("/proc/meminfo", "MemAvailable:").map(|free| free.saturating_add(now)),
+        }
+    }
+
+    /// Refuses what cannot fit.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.available {
+            Some(available) if self.memory > available => Err(Error::environment(
+                format!(
+                    "the readouts of {} tokens need {} of memory, and this machine has {} to give",
+                    self.tokens,
+                    gigabytes(self.memory),
+                    gigabytes(available)
+                ),
+                "choose --layers or --heads, fewer rows, coarser segments or larger blocks",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bytes of these arrays.
+fn bytes(arrays: &[Array]) -> u64 {
+    let of = |array: &Array| {
+        let each = if matches!(array.values, Values::I64(_)) { 8 } else { 4 };
+        array.shape.iter().fold(each, |bytes: u64, &axis| bytes.saturating_mul(axis as u64))
+    };
+    arrays.iter().fold(0, |sum, array| sum.saturating_add(of(array)))
+}
+
+/// `3.2 GB`, `14 MB`
+pub(super) fn gigabytes(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    if bytes >= 1e9 { format!("{:.1} GB", bytes / 1e9) } else { format!("{:.0} MB", (bytes / 1e6).max(1.0)) }
+}
+
+/// A line `NAME: N kB` of what Linux tells about memory, in bytes; other systems have no such file.
+fn status(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+impl std::fmt::Display for Estimate {
+    /// `4096 tokens × 30 layers × 9 heads, about 5 s and 1.2 GB`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { tokens, layers, heads, time, memory, .. } = self;
+        let seconds = time.as_secs_f64();
+        let time = match seconds {
+            ..1.0 => "less than 1 s".to_owned(),
+            ..120.0 => format!("about {seconds:.0} s"),
+            ..7200.0 => format!("about {:.0} min", seconds / 60.0),
+            _ => format!("about {:.0} h", seconds / 3600.0),
+        };
+        write!(
+            f,
+            "{tokens} tokens × {layers} layers × {heads} heads: {time}, {} of memory",
+            gigabytes(*memory)
+        )
+    }
+}

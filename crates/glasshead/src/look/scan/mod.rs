@@ -1,0 +1,262 @@
+//! A long text, read once by a model, and what every chosen head looked at while it was read.
+//!
+//! ```text
+//! Request → Plan::new   tokens, segments, readouts, time and memory: everything that can be refused is
+//!         → Plan::run   one pass; of every layer the chosen heads are kept
+//!         → Scan        what a report tells
+//! ```
+
+mod estimate;
+mod gathering;
+mod plan;
+mod prompt;
+mod readouts;
+mod source;
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::path::PathBuf;
+
+use glasshead_attention::Array;
+
+use super::segments::Segment;
+use crate::models::Info;
+use crate::text::Token;
+use crate::{Error, Result};
+pub use estimate::Estimate;
+pub use plan::Plan;
+pub use source::{ids_from_file, text_from_file};
+
+/// What is to be read, and what is to be kept of it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What the model reads.
+    pub source: Source,
+    /// The name the model goes by: the catalogue's, or the path as it was given.
+    pub model: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The layers that are kept.
+    pub layers: Choice,
+    /// The query heads that are kept.
+    pub heads: Choice,
+    /// What is read out: a list as `attend --read` takes it, and also `first` (the weight on the first
+    /// token), `rows=last`, `rows=@WORD`, `segments=paragraph|sentence|line|FILE.json`, `blocks` (a map of
+    /// at most 256 × 256).
+    pub read: String,
+    /// A question, put after the text (in the model's chat template where it has one). Its tokens become
+    /// the rows of interest.
+    pub ask: Option<String>,
+    /// How many tokens the model may write as an answer; they become rows of interest too.
+    pub answer: usize,
+    /// Read a text that is longer than the model's context, where the model can do so at all.
+    pub force_context: bool,
+    /// The command line, for the recipe.
+    pub command: String,
+}
+
+/// What the model reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A text, byte for byte.
+    Text(String),
+    /// Token ids, special tokens included.
+    Ids(Vec<u32>),
+}
+
+/// Some of the layers or heads, or all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Every one.
+    #[default]
+    All,
+    /// These, from 0, in this order.
+    Some(Vec<usize>),
+}
+
+/// Everything that was kept.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// The text that was read: that of the file, and what a template, a question and an answer put around
+    /// it. Empty where ids were read.
+    pub text: String,
+    /// The bytes of `text` that are the file's own.
+    pub own: Range<usize>,
+    /// The tokens, in the order in which the model reads them.
+    pub tokens: Vec<ScanToken>,
+    /// The passages of the readout `segments`, in the order of its last axis; empty without it.
+    pub segments: Vec<Segment>,
+    /// The layers that were kept, from 0: the first axis of every readout.
+    pub layers: Vec<usize>,
+    /// The heads that were kept, from 0: the second axis.
+    pub heads: Vec<usize>,
+    /// The tokens whose rows the readout `rows` holds, in the order of its third axis; empty without it.
+    pub rows: Vec<usize>,
+    /// The tokens along one side of a square of the readout `blocks`.
+    pub block: Option<usize>,
+    /// `[layers, heads, …]`, the later axes as the engine gives them with a batch of one:
+    ///
+    /// | name | axes after `[layers, heads]` | |
+    /// |---|---|---|
+    /// | `lse`, `entropy` (nats), `max_weight`, `distance` (tokens), `sink_weight` | `[tokens]` | one number per query |
+    /// | `first_weight` | `[tokens]` | the weight of every query on token 0 |
+    /// | `top_index` (I64, −1 for none), `top_weight` | `[tokens, K]` | the heaviest keys, descending |
+    /// | `received` | `[tokens]` | the weight on every key, summed over queries |
+    /// | `rows` | `[rows, tokens]` | whole rows of chosen queries |
+    /// | `segments` | `[tokens, segments]` | the weight of every query on every passage |
+    /// | `blocks` | `[⌈tokens/block⌉, ⌈tokens/block⌉]` | the map, summed in squares |
+    pub readouts: Vec<Array>,
+    /// What the model is.
+    pub info: Info,
+    /// How it was made.
+    pub recipe: Recipe,
+}
+
+/// A token and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanToken {
+    /// The row of the model's embedding table.
+    pub id: u32,
+    /// The text's own bytes in `start..end`; the name of a special token; `#ID` where ids were read.
+    pub text: String,
+    /// First byte in [`Scan::text`]; 0 for a token without bytes.
+    pub start: usize,
+    /// Byte after the last one; equal to `start` for a token without bytes.
+    pub end: usize,
+    /// What it is there for.
+    pub role: Role,
+}
+
+/// What a token is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Of the text that was given, or one of the ids.
+    Text,
+    /// Of the chat template.
+    Template,
+    /// Of the question.
+    Question,
+    /// Written by the model.
+    Answer,
+    /// Added by the tokenizer (`[CLS]`, `[SEP]`, …).
+    Special,
+}
+
+/// How a scan was made. It stands in every file and on every picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// The command line.
+    pub command: String,
+    /// The name of the model.
+    pub model: String,
+    /// SHA-256 of its weights file.
+    pub sha256: String,
+    /// What was read out, as it was asked for.
+    pub read: String,
+    /// Version of glasshead.
+    pub version: &'static str,
+}
+
+/// Whoever waits for the pass.
+pub trait Onlooker {
+    /// `done` of `layers` layers have been computed. `Break` ends the pass; nothing of it is kept.
+    fn layer(&mut self, done: usize, layers: usize) -> ControlFlow<()>;
+}
+
+/// Nobody waits.
+impl Onlooker for () {
+    fn layer(&mut self, _: usize, _: usize) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+impl Scan {
+    /// The readout of this name.
+    pub fn readout(&self, name: &str) -> Option<&Array> {
+        self.readouts.iter().find(|array| array.name == name)
+    }
+
+    /// The tokens that were asked about: those of the question and of the answer.
+    pub fn of_interest(&self) -> impl Iterator<Item = usize> {
+        let asked = |token: &ScanToken| matches!(token.role, Role::Question | Role::Answer);
+        self.tokens.iter().enumerate().filter(move |(_, token)| asked(token)).map(|(index, _)| index)
+    }
+
+    /// The recipe as names and values, for the metadata of a file.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        let Recipe { command, model, sha256, read, version } = &self.recipe;
+        [
+            ("command", command.clone()),
+            ("model", model.clone()),
+            ("sha256", sha256.clone()),
+            ("family", self.info.family.to_owned()),
+            ("layers", list(&self.layers)),
+            ("heads", list(&self.heads)),
+            ("quantity", read.clone()),
+            ("version", format!("glasshead {version}")),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+}
+
+impl ScanToken {
+    fn as_token(&self) -> Token {
+        let Self { id, text, start, end, role } = self;
+        Token { id: *id, text: text.clone(), start: *start, end: *end, special: *role == Role::Special }
+    }
+}
+
+impl Role {
+    /// `text`, `template`, `question`, `answer` or `special`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Template => "template",
+            Self::Question => "question",
+            Self::Answer => "answer",
+            Self::Special => "special",
+        }
+    }
+}
+
+impl Choice {
+    /// Reads `all` or `0,5,…`; `flag` is what errors call it.
+    ///
+    /// # Errors
+    /// What is neither, and a number that is there twice.
+    pub fn parse(flag: &str, list: &str) -> Result<Self> {
+        if list.trim() == "all" {
+            return Ok(Self::All);
+        }
+        let mut chosen = Vec::new();
+        for item in list.split(',').map(str::trim) {
+            let wrong = |problem: &str| {
+                let item: String = item.chars().take(40).collect();
+                Error::request(
+                    format!("{flag}: {item:?} {problem}"),
+                    format!("give all, or numbers from 0 like {flag} 0,5"),
+                )
+            };
+            let index = item.parse().map_err(|_| wrong("is no whole number from 0"))?;
+            if chosen.contains(&index) {
+                return Err(wrong("is there twice"));
+            }
+            chosen.push(index);
+        }
+        Ok(Self::Some(chosen))
+    }
+
+    /// The numbers chosen of `count`; `one` and `flag` are what errors call it.
+    fn of(&self, flag: &str, one: &str, count: usize) -> Result<Vec<usize>> {
+        let Self::Some(chosen) = self else { return Ok((0..count).collect()) };
+        match chosen.iter().find(|&&index| index >= count) {
+            None => Ok(chosen.clone()),
+            Some(index) => Err(Error::request(
+                format!("{flag} {index}: the model has {count} {one}s, counted from 0"),
+                format!("the last {one} is {}", count.saturating_sub(1)),
+            )),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The scan as one JSON object. The keys are a promise to scripts: more may come, none may change.
+
+use std::collections::BTreeMap;
+
+use glasshead_attention::{Array, Values};
+use serde::Serialize;
+
+use crate::look::scan::Scan;
+use crate::weights::Writer;
+
+#[derive(Serialize)]
+struct Json<'a> {
+    version: &'static str,
+    command: &'a str,
+    model: JsonModel<'a>,
+    read: &'a str,
+    text: &'a str,
+    /// The bytes of `text` that are the file's own.
+    own: [usize; 2],
+    tokens: Vec<JsonToken<'a>>,
+    segments: Vec<JsonSegment<'a>>,
+    layers: &'a [usize],
+    heads: &'a [usize],
+    rows: &'a [usize],
+    block: Option<usize>,
+    readouts: BTreeMap<&'static str, JsonArray<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonModel<'a> {
+    name: &'a str,
+    sha256: &'a str,
+    family: &'a str,
+    layers: usize,
+    heads: usize,
+}
+
+#[derive(Serialize)]
+struct JsonToken<'a> {
+    index: usize,
+    id: u32,
+    text: &'a str,
+    start: usize,
+    end: usize,
+    role: &'static str,
+}
+
+#[derive(Serialize)]
+struct JsonSegment<'a> {
+    index: usize,
+    label: &'a str,
+    start: usize,
+    end: usize,
+    tokens: usize,
+}
+
+#[derive(Serialize)]
+struct JsonArray<'a> {
+    shape: &'a [usize],
+    /// In C order; `null` is NaN.
+    values: JsonValues<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum JsonValues<'a> {
+    F32(&'a [f32]),
+    I64(&'a [i64]),
+}
+
+pub(super) fn json(scan: &Scan) -> Writer<'_> {
+    Box::new(move |out| {
+        let tokens = scan.tokens.iter().enumerate().map(|(index, token)| JsonToken {
+            index,
+            id: token.id,
+            text: &token.text,
+            start: token.start,
+            end: token.end,
+            role: token.role.name(),
+        });
+        let segments = scan.segments.iter().enumerate().map(|(index, segment)| JsonSegment {
+            index,
+            label: &segment.label,
+            start: segment.start,
+            end: segment.end,
+            tokens: segment.tokens,
+        });
+        let json = Json {
+            version: scan.recipe.version,
+            command: &scan.recipe.command,
+            model: JsonModel {
+                name: &scan.recipe.model,
+                sha256: &scan.recipe.sha256,
+                family: scan.info.family,
+                layers: scan.info.layers,
+                heads: scan.info.heads,
+            },
+            read: &scan.recipe.read,
+            text: &scan.text,
+            own: [scan.own.start, scan.own.end],
+            tokens: tokens.collect(),
+            segments: segments.collect(),
+            layers: &scan.layers,
+            heads: &scan.heads,
+            rows: &scan.rows,
+            block: scan.block,
+            readouts: scan.readouts.iter().map(|array| (array.name, values(array))).collect(),
+        };
+        serde_json::to_writer(&mut *out, &json)?;
+        out.write_all(b"\n")
+    })
+}
+
+fn values(array: &Array) -> JsonArray<'_> {
+    let values = match &array.values {
+        Values::F32(values) => JsonValues::F32(values),
+        Values::I64(values) => JsonValues::I64(values),
+    };
+    JsonArray { shape: &array.shape, values }
+}

@@ -1,0 +1,156 @@
+//! A scan, told: arrays for programs (safetensors, JSON, Parquet), a short table, a picture.
+//!
+//! To add a format: write its file and name it in `SCAN_FORMATS`.
+
+mod arrays;
+mod json;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod picture;
+mod pixels;
+mod svg;
+mod tell;
+
+use std::path::{Path, PathBuf};
+
+use super::{Style, table};
+use crate::look::scan::{Scan, Source};
+use crate::weights::Writer;
+use crate::{Error, Result};
+
+/// How a scan is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanFormat {
+    /// The name that `--format` takes.
+    pub name: &'static str,
+    /// The file endings that choose it where no format is named.
+    pub endings: &'static [&'static str],
+    /// Whether it is text, which a terminal can show.
+    pub is_text: bool,
+    /// The readouts that are taken where none are asked for; those of passages come on top, for a text.
+    reads: &'static str,
+    passages: bool,
+    write: for<'a> fn(&'a Scan, &Style) -> Result<Vec<Output<'a>>>,
+}
+
+/// One file of a report.
+pub struct Output<'a> {
+    /// What stands before the ending of its name, where a report has several files.
+    pub part: Option<&'static str>,
+    /// What writes it.
+    pub write: Writer<'a>,
+}
+
+const ARRAYS: &str = "entropy,max,top=8,received";
+
+/// All formats of a scan.
+pub const SCAN_FORMATS: &[ScanFormat] = &[
+    ScanFormat {
+        name: "table",
+        endings: &["txt"],
+        is_text: true,
+        reads: "entropy,max,distance,first",
+        passages: true,
+        write: |scan, style| Ok(text(table(&tell::tell(scan), style))),
+    },
+    ScanFormat {
+        name: "json",
+        endings: &["json"],
+        is_text: true,
+        reads: ARRAYS,
+        passages: true,
+        write: |scan, _| Ok(one(json::json(scan))),
+    },
+    ScanFormat {
+        name: "safetensors",
+        endings: &["safetensors"],
+        is_text: false,
+        reads: ARRAYS,
+        passages: true,
+        write: |scan, _| Ok(one(arrays::arrays(scan))),
+    },
+    #[cfg(feature = "parquet")]
+    ScanFormat {
+        name: "parquet",
+        endings: &["parquet"],
+        is_text: false,
+        reads: ARRAYS,
+        passages: true,
+        write: |scan, _| Ok(parquet::tables(scan)),
+    },
+    ScanFormat {
+        name: "svg",
+        endings: &["svg"],
+        is_text: true,
+        reads: "blocks",
+        passages: false,
+        write: |scan, _| Ok(text(svg::svg(&picture::picture(scan)?))),
+    },
+    ScanFormat {
+        name: "png",
+        endings: &["png"],
+        is_text: false,
+        reads: "blocks",
+        passages: false,
+        write: |scan, _| Ok(one(pixels::png(&picture::picture(scan)?, scan)?)),
+    },
+];
+
+impl ScanFormat {
+    /// The format of this name.
+    pub fn from_name(name: &str) -> Option<&'static Self> {
+        SCAN_FORMATS.iter().find(|format| format.name == name)
+    }
+
+    /// The format that a file of this name suggests.
+    pub fn from_path(path: &Path) -> Option<&'static Self> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        SCAN_FORMATS.iter().find(|format| format.endings.contains(&ending.as_str()))
+    }
+
+    /// The readouts that are taken where none are asked for.
+    pub fn default_read(&self, source: &Source) -> String {
+        match source {
+            Source::Text(_) if self.passages => format!("{},segments=paragraph", self.reads),
+            _ => self.reads.to_owned(),
+        }
+    }
+
+    /// The files of the report, ready to be written.
+    ///
+    /// # Errors
+    /// What a format cannot show: a picture is of one layer, one head and one readout.
+    pub fn outputs<'a>(&self, scan: &'a Scan, style: &Style) -> Result<Vec<Output<'a>>> {
+        (self.write)(scan, style)
+    }
+}
+
+impl Output<'_> {
+    /// Where it goes when the report goes to `path`: `out.parquet` → `out.entropy.parquet`.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let Some(part) = self.part else { return path.to_owned() };
+        match path.extension() {
+            Some(ending) => path.with_extension(format!("{part}.{}", ending.to_string_lossy())),
+            None => path.with_extension(part),
+        }
+    }
+}
+
+impl std::fmt::Debug for Output<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output").field("part", &self.part).finish_non_exhaustive()
+    }
+}
+
+fn one(write: Writer<'_>) -> Vec<Output<'_>> {
+    vec![Output { part: None, write }]
+}
+
+fn text<'a>(text: String) -> Vec<Output<'a>> {
+    one(Box::new(move |out| out.write_all(text.as_bytes())))
+}
+
+/// A readout that a format needs is not there.
+fn missing(format: &str, what: &str, read: &str) -> Error {
+    Error::request(format!("{format} {what}"), format!("for instance {read}"))
+}
