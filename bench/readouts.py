@@ -306,7 +306,8 @@ def eager_case(n, threads, rounds, seconds, python):
     else:
         figures["torch"] = {"does_not_fit": True}
     figures["torch"]["needs_at_least_bytes"] = eager_bytes(n)
-    return shape | {"threads": threads, "machine_bytes": total, "least_peak_bytes": Process(["true"]).peak, "peers": figures, "differences": differences}
+    return shape | {"threads": threads, "machine_bytes": total, "least_peak_bytes": Process(["true"]).peak,
+                    "peers": figures, "differences": differences}
 
 
 def eager_table(cases):

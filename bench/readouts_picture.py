@@ -4,13 +4,14 @@ import math
 from html import escape
 
 STYLE = """
-  .paper { fill: #ffffff } .ink { fill: #1d2026 } .muted { fill: #565b66 } .grid { stroke: #d9dbe0 }
-  .glasshead { --c: #0067a8 } .torch { --c: #b5460f }
+  .paper { fill: #ffffff } .ink { fill: #1b1d21 } .muted { fill: #5b5f67 } .grid { stroke: #e2dfd7 }
+  .glasshead { --c: #0072b2 } .torch { --c: #b34700 }
   .series path { fill: none; stroke: var(--c); stroke-width: 2.5 } .series circle, .series text { fill: var(--c) }
   .series .beyond { stroke-dasharray: 5 5; stroke-width: 1.5 } .series .hollow { fill: none; stroke: var(--c); stroke-width: 1.5 }
-  .full { stroke: #565b66; stroke-dasharray: 2 4 }
+  .full { stroke: #5b5f67; stroke-dasharray: 2 4 }
   text { font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif } .title { font-weight: 600; font-size: 15px }
-  .series text { font-weight: 600 } .end { text-anchor: end } .middle { text-anchor: middle } .small { font-size: 12px }
+  .series text { font-weight: 600 } .end { text-anchor: end } .middle { text-anchor: middle }
+  .small, .series .small { font-size: 12px }
   @media (prefers-color-scheme: dark) {
     .paper { fill: #131519 } .ink { fill: #e8e6e1 } .muted { fill: #a4a8b0 } .grid { stroke: #2e323a }
     .glasshead { --c: #56b4e9 } .torch { --c: #ffa066 } .full { stroke: #a4a8b0 }
@@ -32,11 +33,11 @@ BYTES = [(1e9, "GB"), (1e6, "MB")]
 
 
 def panel(at, title, series, sizes, units, beyond, full=None):
-    """One pair of axes. `series`: name → [(tokens, value)]; `beyond`: a point of torch that was not reached."""
+    """One pair of axes. `series`: name → [(tokens, value)]; `beyond`: what torch did not reach."""
     left, right = at
     values = [value for points in series.values() for _, value in points]
     low = math.floor(math.log10(min(values)))
-    high = math.ceil(math.log10(max(values + ([full] if full else []) + ([beyond[1]] if beyond else []))))
+    high = math.ceil(math.log10(max(values + ([full] if full else []) + ([beyond[1]] if beyond and beyond[1] else []))))
     first, last = math.log2(sizes[0]), math.log2(sizes[-1])
     x = lambda n: round(left + 14 + (math.log2(n) - first) / (last - first) * (right - left - 28), 1)
     y = lambda value: round(BOTTOM - (math.log10(value) - low) / (high - low) * (BOTTOM - TOP), 1)
@@ -51,21 +52,25 @@ def panel(at, title, series, sizes, units, beyond, full=None):
     parts.append(f'<text class="muted middle small" x="{(left + right) / 2}" y="{BOTTOM + 40}">tokens</text>')
     if full:
         parts.append(f'<path class="full" d="M{left},{y(full)}H{right}"/>')
-        parts.append(f'<text class="muted small" x="{left + 4}" y="{y(full) - 6}">all memory of the machine, {full / 1e9:.0f} GB</text>')
+        note = f"all memory of the machine, {full / 1e9:.0f} GB"
+        parts.append(f'<text class="muted small" x="{left + 4}" y="{y(full) - 6}">{note}</text>')
     for name, points in series.items():
         parts.append(f'<g class="series {name}"><path d="{path(points)}"/>')
         parts += [f'<circle cx="{x(n)}" cy="{y(value)}" r="3.5"/>' for n, value in points]
         n, value = points[len(points) // 2]
-        above = name == "torch"
-        place = f'class="end" x="{x(n) - 10}" y="{y(value) - 8}"' if above else f'x="{x(n) + 8}" y="{y(value) + 20}"'
+        place = f'class="end" x="{x(n) - 10}" y="{y(value) - 8}"' if name == "torch" else f'x="{x(n) + 8}" y="{y(value) + 20}"'
         parts.append(f"<text {place}>{NAMES[name]}</text>")
-        if above and beyond:
+        if name == "torch" and beyond:
             n, value = beyond
+            note = f"at {n:,}: does not fit"
+            n, above = points[-1][0], y(points[-1][1]) - 14
             if value:
                 parts.append(f'<path class="beyond" d="{path([points[-1], beyond])}"/>')
-                parts.append(f'<circle class="hollow" cx="{x(n)}" cy="{y(value)}" r="4"/>')
+                parts.append(f'<circle class="hollow" cx="{x(beyond[0])}" cy="{y(value)}" r="4"/>')
+                note, n, above = f"needs {value / 1e9:.0f} GB", beyond[0], y(value) - 10
+            parts.append(f'<text class="end small" x="{x(n) + 14}" y="{above}">{note}</text>')
         parts.append("</g>")
-    return parts, x, y
+    return parts
 
 
 def picture(record):
@@ -77,21 +82,23 @@ def picture(record):
     full = cases[0]["machine_bytes"]
     time = {name: of(name, "best_s") for name in NAMES}
     peak = {name: of(name, "peak_bytes") for name in NAMES}
-    needed = (too_large[0]["queries"], too_large[0]["peers"]["torch"]["needs_at_least_bytes"]) if too_large else None
-    left, x, y = panel(PANELS[0], "Time", time, sizes, SECONDS, None)
-    right, *_ = panel(PANELS[1], "Peak memory of the process", peak, sizes, BYTES, needed, full)
+    unreached = needed = None
     if too_large:
-        n, last = too_large[0]["queries"], time["torch"][-1]
-        left.append(f'<g class="series torch"><text class="end small" x="{x(n) + 14}" y="{y(last[1]) - 14}">at {n:,}: does not fit</text></g>')
+        n = too_large[0]["queries"]
+        unreached, needed = (n, None), (n, too_large[0]["peers"]["torch"]["needs_at_least_bytes"])
+    left = panel(PANELS[0], "Time", time, sizes, SECONDS, unreached)
+    right = panel(PANELS[1], "Peak memory of the process", peak, sizes, BYTES, needed, full)
     shape = cases[0]
     what = f"causal, {shape['heads']} heads, d {shape['dim']}, {shape['dtype']}, {shape['threads']} threads"
     heading = f"Output, entropy, top 8 and received weight of every head: {what}"
-    recipe = f"bench/readouts.py --eager · {record['cpu']} · torch {record['versions']['torch']} · {record['date']}"
-    ratio = time["torch"][-1][1] / dict(time["glasshead"])[time["torch"][-1][0]]
-    spoken = (f"At {time['torch'][-1][0]:,} tokens torch takes {time['torch'][-1][1]:.1f} s and {peak['torch'][-1][1] / 1e9:.1f} GB, "
-              f"glasshead {time['torch'][-1][1] / ratio:.2f} s and {dict(peak['glasshead'])[time['torch'][-1][0]] / 1e9:.3f} GB.")
+    torch = f"torch {record['versions']['torch']}, its import in its peak"
+    recipe = f"bench/readouts.py --eager · best of several runs · {record['cpu']} · {torch} · {record['date']}"
+    n, theirs = time["torch"][-1]
+    spoken = (f"At {n:,} tokens torch takes {theirs:.1f} s and {dict(peak['torch'])[n] / 1e9:.1f} GB, "
+              f"glasshead {dict(time['glasshead'])[n]:.2f} s and {dict(peak['glasshead'])[n] / 1e9:.2f} GB.")
     body = "\n".join([*left, *right])
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-labelledby="title desc">
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title desc">
 <title id="title">{escape(heading)}</title>
 <desc id="desc">{escape(spoken)}</desc>
 <style>{STYLE}</style>
