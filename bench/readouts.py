@@ -166,11 +166,11 @@ def memory(threads):
     """`extra_bytes` counts what the run holds beside q, k, v and out; the arrays of the readouts are in it."""
     n, figures = LONG["queries"], {}
     read = f"lse,entropy,max,distance,top=8,received,segments={ends(n)}"
-    lists = {"no readouts": (None, 0), "lse, entropy, max, distance, top 8, received, 16 segments": (read, None),
+    lists = {"lse, entropy, max, distance, top 8, received, 16 segments": (read, None),
              "the same and blocks of 1024": (f"{read},blocks=1024", 1024)}
     for name, (what, block) in lists.items():
         held = json.loads(bench(LONG, threads, what).said)["extra_bytes"]
-        outputs = readout_bytes(n, n, block) if what else 0
+        outputs = readout_bytes(n, n, block)
         figures[name] = {"extra_bytes": held, "of_it_readout_arrays": outputs, "beside_outputs": held - outputs}
     return LONG | {"threads": threads, "limit_bytes": LONG_LIMIT, "lists": figures}
 
