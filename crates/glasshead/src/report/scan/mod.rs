@@ -1,9 +1,12 @@
-//! A scan, told: arrays for programs (safetensors, JSON, Parquet), a short table, a picture.
+//! A scan, told: arrays for programs (safetensors, JSON, Parquet), a short table, a page, a picture.
 //!
 //! To add a format: write its file and name it in `SCAN_FORMATS`.
 
 mod arrays;
 mod json;
+mod looks;
+mod packed;
+mod page;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod picture;
@@ -77,6 +80,14 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         reads: ARRAYS,
         passages: true,
         write: |scan, _| Ok(parquet::tables(scan)),
+    },
+    ScanFormat {
+        name: "html",
+        endings: &["html", "htm"],
+        is_text: true,
+        reads: "entropy,max,distance,first,top=8,received,rows=last,blocks",
+        passages: true,
+        write: |scan, _| Ok(one(page::page(scan))),
     },
     ScanFormat {
         name: "svg",
