@@ -1,6 +1,7 @@
 //! `Attention::run` on every instruction set of this machine against `reference::attention`.
 //!
-//! Any small shape, strides with gaps, masks, causal forms, windows, lengths, sinks, slopes, softcap, types;
+//! Any small shape, strides with gaps, packed sequences, masks, causal forms, windows, lengths, sinks, slopes,
+//! softcap, types, with readouts in the same pass;
 //! the gaps hold NaN, and one key, value, query or mask entry may be NaN.
 //!
 //! Checked: no panic; a row is NaN exactly where the reference's is, so what is hidden never leaks; all other
@@ -9,7 +10,7 @@
 #![no_main]
 
 use glasshead_attention::{
-    Attention, Causal, Element, InstructionSet, Mask, MaskValues, Read, TensorView, Window, bf16, f16,
+    Attention, Causal, Element, InstructionSet, Mask, MaskValues, Packed, Read, TensorView, Window, bf16, f16,
     reference,
 };
 use libfuzzer_sys::{
@@ -37,6 +38,8 @@ struct Case {
     softcap: Option<u8>,
     mask: Option<(bool, [bool; 3], u8)>,
     lengths: Option<[u8; 2]>,
+    /// Where the queries and the keys of a second sequence start.
+    packed: Option<[u8; 2]>,
     sinks: bool,
     alibi: bool,
     spread: u8,
@@ -120,8 +123,9 @@ fn indices([a, b, c, d]: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
 }
 
 fuzz_target!(|case: Case| {
-    match case.dtype % 4 {
+    match case.dtype % 5 {
         0 | 1 => case.check::<f32>(0.0),
+        4 => case.check::<f64>(0.0),
         2 => case.check::<f16>(f64::from(f16::EPSILON)),
         _ => case.check::<bf16>(f64::from(bf16::EPSILON)),
     }
@@ -130,8 +134,9 @@ fuzz_target!(|case: Case| {
 impl Case {
     fn check<T: Element>(&self, rounding: f64) {
         let size = |n: u8, most: u8| usize::from(n % most);
+        let batches = if self.packed.is_some() { 1 } else { 1 + size(self.batch, 2) };
         let (batch, kv_heads, group) =
-            (1 + size(self.batch, 2), 1 + size(self.kv_heads, 2), 1 + size(self.group, 3));
+            (batches, 1 + size(self.kv_heads, 2), 1 + size(self.group, 3));
         let (queries, keys) = (size(self.queries, 40), usize::from(self.keys % 280));
         let (dim, value_dim, heads) =
             (1 + size(self.dim, 40), 1 + size(self.value_dim, 40), kv_heads * group);
@@ -190,6 +195,12 @@ impl Case {
         }
         if self.lengths.is_some() {
             request = request.kv_lengths(&lengths);
+        }
+        let cuts = self.packed.map(|[query, key]| {
+            [[0, usize::from(query) % (queries + 1), queries], [0, usize::from(key) % (keys + 1), keys]]
+        });
+        if let Some([queries, keys]) = &cuts {
+            request = request.packed(Packed { queries, keys });
         }
         if self.sinks {
             request = request.sinks(&sinks);
@@ -253,10 +264,12 @@ impl Case {
         let allowed = 2.0 * naive_error + rounding * largest + 4.0 * epsilon * (2.0 + score);
 
         for set in InstructionSet::here() {
-            let seen =
-                request.clone().instruction_set(set).read(Read::new().lse()).run().expect("a sound request");
-            assert_eq!(seen.out.len(), exact.out.len());
-            for (n, (got, exact)) in seen.out.iter().map(|x| x.to_f64()).zip(&exact.out).enumerate() {
+            let plain = request.clone().instruction_set(set).run().expect("a sound request").out;
+            let read = Read::new().lse().entropy().top_k(3).received().distance().blocks(7);
+            let seen = request.clone().instruction_set(set).read(read).run().expect("a sound request");
+            assert_eq!([plain.len(), seen.out.len()], [exact.out.len(); 2]);
+            let outs = plain.iter().zip(&exact.out).chain(seen.out.iter().zip(&exact.out));
+            for (n, (got, exact)) in outs.map(|(got, exact)| (got.to_f64(), exact)).enumerate() {
                 assert_eq!(got.is_nan(), exact.is_nan(), "{set:?}: out[{n}] is {got}, exactly {exact}");
                 assert!(
                     exact.is_nan() || (got - exact).abs() <= allowed,
@@ -265,8 +278,12 @@ impl Case {
             }
             let lse = seen.readout("lse").and_then(|lse| lse.f32()).expect("read out");
             for (got, exact) in lse.iter().zip(&exact.lse) {
+                // An error in every score, and the rounding of the result.
+                let off = 4.0 * epsilon * (2.0 + score + exact.abs());
                 assert!(
-                    *got == *exact as f32 || (got.is_nan() && exact.is_nan()),
+                    *got == *exact as f32
+                        || (got.is_nan() && exact.is_nan())
+                        || exact.is_finite() && (f64::from(*got) - exact).abs() <= off,
                     "{set:?}: lse {got} {exact}"
                 );
             }

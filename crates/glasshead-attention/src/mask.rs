@@ -172,10 +172,49 @@ impl Packed<'_> {
     }
 }
 
-/// The part of the axes in which one query lives.
-struct Place {
+/// What queries of one sequence see, of one batch element.
+#[derive(Clone, Debug)]
+pub(crate) struct Reach {
+    /// The sequence's first query.
+    first: usize,
+    offset: i64,
+    /// The sequence's keys.
     keys: Range<usize>,
-    position: i64,
+    /// Where lengths and the mask end them.
+    end: usize,
+    /// How far behind and ahead of its position a query sees.
+    behind: Option<u64>,
+    ahead: Option<u64>,
+}
+
+impl Reach {
+    /// The position of a query on the axis of the keys.
+    pub(crate) fn position(&self, query: usize) -> i64 {
+        let first = (query - self.first) as i64;
+        first.saturating_add(self.offset).saturating_add(self.keys.start as i64)
+    }
+
+    /// The keys that causality, window and lengths leave to this query; a mask may hide more of them.
+    #[inline]
+    pub(crate) fn keys(&self, query: usize) -> Range<usize> {
+        let Self { end, behind, ahead, ref keys, .. } = *self;
+        let position = self.position(query);
+        let clamp = |at: i64| at.clamp(keys.start as i64, keys.end as i64) as usize;
+        let past = ahead.map(|ahead| clamp(position.saturating_add_unsigned(ahead).saturating_add(1)));
+        let start = behind.map(|behind| clamp(position.saturating_sub_unsigned(behind)));
+        let end = past.map_or(end, |past| end.min(past));
+        start.unwrap_or(keys.start).min(end)..end
+    }
+
+    /// The first key of the sequence.
+    pub(crate) fn first_key(&self) -> usize {
+        self.keys.start
+    }
+
+    /// Whether all queries see the same keys.
+    pub(crate) fn is_even(&self) -> bool {
+        self.behind.is_none() && self.ahead.is_none()
+    }
 }
 
 /// The rules of one request about who may see what, with every default filled in.
@@ -231,7 +270,8 @@ impl<'a> Visibility<'a> {
         starts.windows(2).map(|ends| ends[0]..ends[1]).chain(whole)
     }
 
-    fn place(&self, query: usize) -> Place {
+    /// What this query sees, and the others of its sequence.
+    pub(crate) fn reach(&self, batch: usize, query: usize) -> Reach {
         let (queries, keys) = match self.packed {
             None => (0..self.queries, 0..self.keys),
             Some(packed) => {
@@ -246,42 +286,31 @@ impl<'a> Visibility<'a> {
             Some(Causal::BottomRight) => (keys.len() as i64).wrapping_sub(queries.len() as i64),
             Some(Causal::Offset(offset)) => offset,
         };
-        let first = (query - queries.start) as i64;
-        let position = first.saturating_add(offset).saturating_add(keys.start as i64);
-        Place { keys, position }
-    }
-
-    /// The first key of the sequence of this query.
-    pub(crate) fn first_key(&self, query: usize) -> usize {
-        self.place(query).keys.start
-    }
-
-    /// The position of a query on the axis of the keys.
-    pub(crate) fn position(&self, query: usize) -> i64 {
-        self.place(query).position
-    }
-
-    /// The keys that causality, window and lengths leave to this query; a mask may hide more of them.
-    pub(crate) fn keys(&self, batch: usize, query: usize) -> Range<usize> {
-        let Place { keys, position } = self.place(query);
-        let clamp = |at: i64| at.clamp(keys.start as i64, keys.end as i64) as usize;
-        let Range { mut start, mut end } = keys;
+        let mut end = keys.end;
         if let Some(lengths) = self.lengths {
-            end = end.min(clamp(lengths[batch]));
+            end = end.min(keys.start.max(lengths[batch] as usize));
         }
         if let Some(mask) = &self.mask {
             end = end.min(mask.shape[3]);
         }
-        if self.causal.is_some() {
-            end = end.min(clamp(position.saturating_add(1)));
-        }
-        if let Some(right) = self.window.right {
-            end = end.min(clamp(position.saturating_add_unsigned(right).saturating_add(1)));
-        }
-        if let Some(left) = self.window.left {
-            start = clamp(position.saturating_sub_unsigned(left));
-        }
-        start.min(end)..end
+        let causal = self.causal.map(|_| 0);
+        let ahead = [causal, self.window.right].into_iter().flatten().min();
+        Reach { first: queries.start, offset, keys, end, behind: self.window.left, ahead }
+    }
+
+    /// The first key of the sequence of this query.
+    pub(crate) fn first_key(&self, query: usize) -> usize {
+        self.reach(0, query).first_key()
+    }
+
+    /// The position of a query on the axis of the keys.
+    pub(crate) fn position(&self, query: usize) -> i64 {
+        self.reach(0, query).position(query)
+    }
+
+    /// As [`Reach::keys`].
+    pub(crate) fn keys(&self, batch: usize, query: usize) -> Range<usize> {
+        self.reach(batch, query).keys(query)
     }
 
     pub(crate) fn mask(&self) -> Option<&Mask<'a>> {

@@ -58,12 +58,16 @@ pub struct Row {
     pub query: usize,
     /// `query + offset`: where the query stands on the axis of the keys.
     pub position: i64,
+    /// The first key of the query's sequence: 0, unless sequences are packed.
+    pub first_key: usize,
     /// The keys that the query may see, ascending.
     pub keys: Vec<usize>,
     /// One score per visible key.
     pub scores: Vec<f64>,
     /// One weight per visible key; they add to 1 − `sink_weight`.
     pub weights: Vec<f64>,
+    /// The length of the value of each visible key; empty unless a readout asks for it.
+    pub value_norms: Vec<f64>,
     /// ln Σ exp(score), the sink counted; −∞ where nothing is visible.
     pub lse: f64,
     /// The share of the head's sink; 0 without one and where nothing is visible.
@@ -80,14 +84,50 @@ impl Row {
         head: usize,
         query: usize,
     ) {
-        (self.batch, self.head, self.query) = (batch, head, query);
-        self.position = problem.visibility.position(query);
+        self.place(problem, [batch, head, query]);
         self.q.clear();
         self.q.extend(problem.q.vector(batch, head, query).iter().map(T::to_f64));
         self.score(problem);
+        self.weigh(problem);
+    }
+
+    /// The row of a query whose scores are known, as `(key, score)`, −∞ where a key is hidden. Scores of plain
+    /// terms are q·k, others are finished.
+    pub(crate) fn take<T: Element>(
+        &mut self,
+        problem: &Problem<T>,
+        [batch, head, query]: [usize; 3],
+        scores: impl Iterator<Item = (usize, f64)>,
+    ) {
+        self.place(problem, [batch, head, query]);
+        let scale = if problem.is_plain(head) { problem.scale } else { 1.0 };
+        self.keys.clear();
+        self.scores.clear();
+        for (key, score) in scores.filter(|(_, score)| *score != f64::NEG_INFINITY) {
+            self.keys.push(key);
+            self.scores.push(score * scale);
+        }
+        self.weigh(problem);
+    }
+
+    /// Takes note of the lengths of the values, `[keys of the head]`, if there are any.
+    pub(crate) fn measure(&mut self, value_norms: &[f32]) {
+        self.value_norms.clear();
+        if !value_norms.is_empty() {
+            self.value_norms.extend(self.keys.iter().map(|key| f64::from(value_norms[*key])));
+        }
+    }
+
+    fn place<T: Element>(&mut self, problem: &Problem<T>, [batch, head, query]: [usize; 3]) {
+        (self.batch, self.head, self.query) = (batch, head, query);
+        let reach = problem.visibility.reach(batch, query);
+        (self.position, self.first_key) = (reach.position(query), reach.first_key());
+    }
+
+    fn weigh<T: Element>(&mut self, problem: &Problem<T>) {
         self.weights.clear();
         self.weights.resize(self.scores.len(), 0.0);
-        let sink = problem.sinks.map(|sinks| f64::from(sinks[head]));
+        let sink = problem.sinks.map(|sinks| f64::from(sinks[self.head]));
         Normalizer { lse: self.lse, sink_weight: self.sink_weight } =
             softmax(&self.scores, sink, &mut self.weights);
     }

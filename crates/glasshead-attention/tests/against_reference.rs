@@ -369,7 +369,7 @@ proptest! {
     }
 
     #[test]
-    fn readouts_of_every_set_agree_with_rows_of_the_reference(case in cases(), size in 16usize..70) {
+    fn readouts_of_every_set_agree_with_rows_of_the_reference(case in cases(), size in 1usize..70) {
         prop_assume!(case.keys > 0 && case.queries > 0);
         case.check_readouts::<f32>(size);
         case.check_readouts::<bf16>(size);
@@ -551,7 +551,7 @@ fn readouts_agree_with_the_whole_matrix() {
         let distance: f64 =
             weights.iter().enumerate().map(|(j, w)| w * position.abs_diff(j as i64) as f64).sum();
         assert!(close(f32s("distance")[n], distance));
-        assert!(f32s("lse")[n] == exact.lse[n] as f32);
+        assert!(f32s("lse")[n] == exact.lse[n] as f32 || close(f32s("lse")[n], exact.lse[n]));
         let top = &got.readout("top_index").unwrap().i64().unwrap()[5 * n..5 * n + 5];
         for (place, &key) in top.iter().enumerate() {
             let weight = f32s("top_weight")[5 * n + place];

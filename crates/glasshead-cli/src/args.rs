@@ -41,7 +41,7 @@ pub(crate) struct ExplainArgs {
     /// Without it: the example's `jumps`, else the last word.
     #[arg(long, value_name = "WORD[:N]|N", allow_hyphen_values = true)]
     pub(crate) focus: Option<String>,
-    /// A catalogue name (`glasshead models`) or a folder with config.json, tokenizer.json, model.safetensors
+    /// A catalogue name (`glasshead models`), a folder with config.json, tokenizer.json, model.safetensors, or a .gguf file
     ///
     /// With TEXT and no --model: minilm.
     #[arg(long, value_name = "NAME_OR_PATH", conflicts_with = "vectors")]

@@ -188,7 +188,7 @@ fn no_such_model() {
         ("./none", "./none", "config.json"),
         ("empty", "empty has no config.json", "config.json"),
         ("file", "file is a file", "folder"),
-        ("model.gguf", "GGUF", "folder"),
+        ("model.gguf", "GGUF", "download"),
         ("", "``", "minilm"),
     ] {
         desk.refused(REQUEST, &["explain", BANK, "--model", model], error, hint);

@@ -213,14 +213,14 @@ fn ctrl_c_leaves_nothing() {
         "-o",
         "out.safetensors",
     ]);
-    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     // The line before the run is the sign that the handler is there.
-    let mut child = child;
     let mut said = String::new();
     let mut lines = std::io::BufReader::new(child.stderr.take().unwrap());
     std::io::BufRead::read_line(&mut lines, &mut said).unwrap();
     assert!(said.contains("tokens"), "{said}");
-    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let kill = format!("kill -INT {}", child.id());
+    let kill = std::process::Command::new("sh").args(["-c", &kill]).status().unwrap();
     assert!(kill.success());
     let status = child.wait().unwrap();
     std::io::Read::read_to_string(&mut lines, &mut said).unwrap();

@@ -85,6 +85,19 @@ fn a_good_source_leaves_the_model_and_nothing_else() {
 }
 
 #[test]
+fn a_model_of_one_file_is_that_file() {
+    const ONE: Entry = Entry { files: &[SMALL.files[0]], ..SMALL };
+    let cache = TempDir::new().expect("temporary folder");
+    let file = pull_from(&ONE, cache.path(), &[&GOOD], &mut Silent).expect("pulled");
+    assert_eq!(file, cache.path().join("models/small/config.json"));
+    assert_eq!(fs::read(file).expect("read"), b"hello\n");
+    let folder = Path::new("folder");
+    assert_eq!(SMALL.path_in(folder), folder, "several files are their folder");
+    let nowhere = pull_from(&ONE, cache.path(), &[], &mut Silent).expect_err("refused");
+    assert!(nowhere.hint().contains("--model FILE"), "{}", nowhere.hint());
+}
+
+#[test]
 fn bytes_that_lie_are_refused_and_leave_nothing() {
     let cases: [(Delivers, &str); 4] = [
         (Delivers(b"HELLO\n", b"world"), "SHA-256"),

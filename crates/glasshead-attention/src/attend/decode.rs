@@ -39,7 +39,7 @@ pub(super) struct Chunk<'a, 'p, T: Element> {
     pub(super) queries: Range<usize>,
     /// Those that some query sees.
     pub(super) keys: Range<usize>,
-    /// See [`Layout`].
+    /// See [`Layout`]; after the rows, if readouts want them, the scores of every row, `[rows, CHUNK]`.
     pub(super) partial: &'a mut [T::Number],
     pub(super) workspace: &'a mut Workspace<T::Number>,
 }
@@ -93,6 +93,7 @@ impl<T: Element> Chunk<'_, '_, T> {
             }
         }
         let lowest = T::Number::from_f64(f64::NEG_INFINITY);
+        let (partial, stash) = partial.split_at_mut(rows * layout.row());
         for partial in partial.chunks_exact_mut(layout.row()) {
             partial.fill(T::Number::default());
             partial[layout.padded] = lowest;
@@ -112,7 +113,12 @@ impl<T: Element> Chunk<'_, '_, T> {
             {
                 let (head, query) = row_at(r);
                 let row = Row { problem, batch, head, query };
-                row.weigh(simd, p, block.clone(), partial, layout);
+                let p = &mut p[..len.next_multiple_of(S::LANES)];
+                row.score(simd, p, block.clone());
+                if !stash.is_empty() {
+                    stash[r * CHUNK + start - keys.start..][..len].copy_from_slice(&p[..len]);
+                }
+                row.weigh(simd, p, partial, layout);
             }
             match v_source.unpadded() {
                 Some(v) => mix(simd, p, v.skip(start), len, partial, layout),
@@ -164,24 +170,27 @@ struct Row<'a, 'p, T: Element> {
 }
 
 impl<T: Element> Row<'_, '_, T> {
-    /// Turns the raw scores `p [KEYS]` of a block into exp(score − max), −∞ past its end, and takes it into the
-    /// partial result.
+    /// Turns q·k of a block into scores, see [`Terms::unit`], −∞ where a key is hidden and past the end.
     #[inline(always)]
-    fn weigh<S: Simd<N = T::Number>>(
-        &self,
-        simd: S,
-        p: &mut [T::Number],
-        block: Range<usize>,
-        partial: &mut [T::Number],
-        layout: Layout,
-    ) {
-        let p = &mut p[..block.len().next_multiple_of(S::LANES)];
+    fn score<S: Simd<N = T::Number>>(&self, simd: S, p: &mut [T::Number], block: Range<usize>) {
         let terms = Terms::new(self.problem, self.head);
         let seen = self.problem.visibility.keys(self.batch, self.query);
         let raw = terms.plain;
         if !raw || seen.start > block.start || block.end > seen.end {
             self.finish(simd, p, &block, seen, &terms, raw);
         }
+    }
+
+    /// Turns the scores of a block into exp(score − max), and takes them into the partial result.
+    #[inline(always)]
+    fn weigh<S: Simd<N = T::Number>>(
+        &self,
+        simd: S,
+        p: &mut [T::Number],
+        partial: &mut [T::Number],
+        layout: Layout,
+    ) {
+        let terms = Terms::new(self.problem, self.head);
         let mut max = simd.constant(f64::NEG_INFINITY);
         for p in p.chunks_exact(S::LANES) {
             max = simd.max(max, simd.load(p));

@@ -1,5 +1,6 @@
 //! The request, as a sentence: `Attention::new(q, k, v).causal(BottomRight).run()?`.
 
+mod ahead;
 mod decode;
 mod pack;
 mod plan;

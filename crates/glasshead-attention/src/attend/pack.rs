@@ -2,7 +2,6 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use super::workspace::LINE;
 use crate::{
     Element, TensorView,
     isa::{COLUMNS, Dot, Lanes, MAX_LANES, Simd},
@@ -143,20 +142,6 @@ impl<'a, T: Element> Source<'a, T> {
             }
         }
         Rows { values: D::items(room), stride: self.padded }
-    }
-
-    /// Asks for the cache lines of these tokens.
-    #[inline(always)]
-    pub(super) fn prefetch<S: Simd<N = T::Number>>(&self, simd: S, tokens: Range<usize>) {
-        if let Some(Rows { values, stride }) = self.dense {
-            let dim = self.view.shape()[3];
-            for token in tokens {
-                let row = values.get(token * stride..).unwrap_or_default();
-                for line in row[..dim.min(row.len())].chunks(LINE / size_of::<T>()) {
-                    simd.prefetch(line.as_ptr());
-                }
-            }
-        }
     }
 }
 

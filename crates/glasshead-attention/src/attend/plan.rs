@@ -3,6 +3,7 @@
 use super::Attention;
 use crate::{
     AttentionError, Element, TensorView,
+    isa::Number,
     mask::{Mask, Visibility},
     readout::Shape,
 };
@@ -107,6 +108,14 @@ impl<'a, T: Element> Problem<'a, T> {
             ));
         }
         Ok(problem)
+    }
+
+    /// Whether the scores of a head are q·k times a positive scale, and nothing else.
+    pub(crate) fn is_plain(&self, head: usize) -> bool {
+        self.softcap == 0.0
+            && self.slope(head) == 0.0
+            && self.mask().is_none()
+            && T::Number::from_f64(self.scale) > T::Number::default()
     }
 
     /// What readouts need to know of the problem.

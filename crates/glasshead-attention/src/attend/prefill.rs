@@ -20,10 +20,9 @@
 //! vouched for (NaN, or no key with a weight) is computed again by the reference: there a hidden NaN is
 //! never touched, while here 0 · NaN would leak it.
 
-use std::ops::Range;
-
 use super::{
     Problem,
+    ahead::Ahead,
     pack::{Source, pack_bias, pack_queries, unpack},
     ranges::{MAX_WIDTH, Ranges},
     reading::{End, Kept, Reading, Scored},
@@ -37,7 +36,7 @@ use crate::{
     isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd},
 };
 
-/// Keys per block: its scores (16 KiB with AVX-512) stay in the first cache.
+/// Items of keys per block: their weights (16 KiB with AVX-512) stay in the first cache.
 pub(super) const KEYS: usize = 128;
 /// Tiles per panel: how often a block of k and v is used once it is in the second cache.
 pub(super) const TILES: usize = 8;
@@ -83,10 +82,12 @@ impl<T: Element> Panel<'_, '_, T> {
         let Self { problem, batch, head, first, next, out, mut reading, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
+        let block_len = KEYS * D::DEPTH;
         let count = out.len() / value_dim;
         let tiles = count.div_ceil(width);
         // Lanes without a query of their own repeat the last one.
         let query_at = |tile: usize, lane: usize| first + (tile * width + lane).min(count - 1);
+        let queries_of = |tile: usize| first + tile * width..first + count.min((tile + 1) * width);
         let terms = Terms::new(problem, head);
 
         let depth = dim.div_ceil(D::DEPTH);
@@ -104,7 +105,7 @@ impl<T: Element> Panel<'_, '_, T> {
         let o = workspace.o.get(tiles * value_dim * width);
         o.fill(T::Number::default());
         let ranges: [Ranges; TILES] = std::array::from_fn(|tile| match tile < tiles {
-            true => Ranges::new(problem, batch, (0..width).map(|lane| query_at(tile, lane))),
+            true => Ranges::new(problem, batch, queries_of(tile), width),
             false => Ranges::NONE,
         });
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
@@ -118,7 +119,7 @@ impl<T: Element> Panel<'_, '_, T> {
         if let Some(reading) = reading.as_ref().filter(|_| READ) {
             workspace.rooms.resize_with(TILES, Room::default);
             for (room, range) in workspace.rooms.iter_mut().zip(&ranges[..tiles]) {
-                let keys = range.end.saturating_sub(range.start) + KEYS;
+                let keys = range.end.saturating_sub(range.start) + block_len;
                 let (tile, all) = Kept::new(simd, reading, keys, room);
                 kept.push(tile);
                 weights.push(all);
@@ -130,20 +131,23 @@ impl<T: Element> Panel<'_, '_, T> {
         let held = in_place && first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
         let next =
             next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
-        for start in (start..end).step_by(KEYS) {
-            let block = start..end.min(start + KEYS);
+        for start in (start..end).step_by(block_len) {
+            let block = start..end.min(start + block_len);
             let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
             let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
 
-            let parts = tiles * (KEYS / ROWS);
-            let ahead = match next {
-                _ if block.end < end && held => Ahead::default(),
-                Some(panel) if block.end == end => Ahead::panel(problem, panel, count, parts),
-                _ => {
-                    let keys = block.end..end.min(block.end + KEYS);
-                    Ahead::new([(k_source, keys.clone()), (v_source, keys)], parts)
-                }
-            };
+            let last = block.end == end;
+            let mut ahead = Ahead::nothing(tiles * (block_len / ROWS));
+            if last {
+                ahead = ahead.slice(out);
+            }
+            if let Some(panel) = next.filter(|_| last) {
+                ahead = ahead.panel(problem, panel, count, block_len);
+            } else if !held {
+                let keys = block.end..end.min(block.end + block_len);
+                let head = [batch, head / problem.group];
+                ahead = ahead.tokens(problem.k, head, keys.clone()).tokens(problem.v, head, keys);
+            }
             for (tile, ranges) in ranges[..tiles].iter().enumerate() {
                 let from = ranges.start.max(block.start);
                 let to = ranges.end.min(block.end);
@@ -156,7 +160,7 @@ impl<T: Element> Panel<'_, '_, T> {
                 let stays = READ && !weights[tile].is_empty();
                 let p = match stays {
                     true => &mut weights[tile][kept[tile].keys_before(from) * width..],
-                    false => workspace.p.get(KEYS * width),
+                    false => workspace.p.get(block_len * width),
                 };
                 let p = &mut p[..(to - from) * width];
                 let scores = Scores {
@@ -168,11 +172,11 @@ impl<T: Element> Panel<'_, '_, T> {
                     bounds: ranges.bounds(simd, from, to - from),
                 };
                 let max = scores.multiply::<S, D, ROWS>(simd, p, |key| {
-                    ahead.fetch(simd, tile * (KEYS / ROWS) + key / ROWS);
+                    ahead.fetch(simd, tile * (block_len / ROWS) + key / ROWS);
                 });
                 let mut bias = None;
                 if let Some(mask) = problem.mask() {
-                    let room = &mut workspace.bias.get(KEYS * width)[..(to - from) * width];
+                    let room = &mut workspace.bias.get(block_len * width)[..(to - from) * width];
                     let queries = query_at(tile, 0)..=query_at(tile, width - 1);
                     pack_bias(simd, mask, [batch, head], queries, from..to, room);
                     bias = Some(&*room);
@@ -189,9 +193,11 @@ impl<T: Element> Panel<'_, '_, T> {
                         (&*p, shrink)
                     }
                     Some(reading) => {
-                        let queries = first + tile * width..first + count.min((tile + 1) * width);
+                        let queries = queries_of(tile);
                         let distance = scores.distance;
-                        let scored = Scored { unit, max, keys: from..to, queries, distance, ranges };
+                        let first_key = problem.visibility.first_key(first);
+                        let scored =
+                            Scored { unit, max, keys: from..to, queries, distance, first_key, ranges };
                         let running = &mut running[tile];
                         kept[tile].see::<D>(simd, reading, &scored, p, &mut workspace.items, running)
                     }
@@ -204,7 +210,7 @@ impl<T: Element> Panel<'_, '_, T> {
         for (tile, out) in out.chunks_mut(width * value_dim).enumerate() {
             let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
             let vouched = normalize(simd, running[tile], problem.sinks.map(|sinks| sinks[head]), o);
-            unpack(simd, o, out, value_dim, workspace.p.get(KEYS * width));
+            unpack(simd, o, out, value_dim, workspace.p.get(block_len * width));
             for (lane, out) in out.chunks_exact_mut(value_dim).enumerate() {
                 if !vouched[lane] {
                     rowwise::one(problem, batch, head, query_at(tile, lane), &mut workspace.row, out);
@@ -219,60 +225,13 @@ impl<T: Element> Panel<'_, '_, T> {
                     sink: problem.sinks.map(|sinks| sinks[head]),
                     vouched: &vouched,
                 };
-                kept[tile].finish(simd, reading.readouts, &end, weights[tile], |lane, readouts| {
+                let value_norms = reading.value_norms;
+                kept[tile].finish(simd, reading, &end, weights[tile], |lane, readouts| {
                     let row = &mut workspace.row;
                     row.compute(problem, batch, head, query_at(tile, lane));
+                    row.measure(value_norms);
                     readouts.iter_mut().for_each(|readout| readout.see(row));
                 });
-            }
-        }
-    }
-}
-
-/// Rows to fetch into the second cache while the processor multiplies: a part at a time, because it can wait
-/// for few lines at once.
-struct Ahead<'a, T: Element> {
-    rows: [Option<(Source<'a, T>, Range<usize>)>; 3],
-    /// Rows per part.
-    share: [usize; 3],
-}
-
-impl<T: Element> Default for Ahead<'_, T> {
-    fn default() -> Self {
-        Self { rows: [None, None, None], share: [0; 3] }
-    }
-}
-
-impl<'a, T: Element> Ahead<'a, T> {
-    fn new<const LEN: usize>(rows: [(Source<'a, T>, Range<usize>); LEN], parts: usize) -> Self {
-        let mut ahead = Self::default();
-        for (at, rows) in rows.into_iter().enumerate() {
-            ahead.share[at] = rows.1.len().div_ceil(parts);
-            ahead.rows[at] = Some(rows);
-        }
-        ahead
-    }
-
-    /// The queries of a panel and its first keys and values.
-    fn panel(problem: &Problem<'a, T>, [batch, head, first]: [usize; 3], count: usize, parts: usize) -> Self {
-        let key_head = head / problem.group;
-        let queries = first..problem.queries.min(first + count);
-        let start = problem.visibility.keys(batch, first).start;
-        let keys = start..problem.keys.min(start + KEYS);
-        let rows = [
-            (Source::new(problem.q, batch, head, problem.dim), queries),
-            (Source::new(problem.k, batch, key_head, problem.dim), keys.clone()),
-            (Source::new(problem.v, batch, key_head, problem.value_dim), keys),
-        ];
-        Self::new(rows, parts)
-    }
-
-    #[inline(always)]
-    fn fetch<S: Simd<N = T::Number>>(&self, simd: S, part: usize) {
-        for (rows, share) in self.rows.iter().zip(self.share) {
-            if let Some((source, rows)) = rows {
-                let start = rows.start + part * share;
-                source.prefetch(simd, start..rows.end.min(start + share));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Which keys the queries of a tile may see, before any mask array.
 
+use std::ops::Range;
+
 use super::Problem;
 use crate::{
     Element,
@@ -15,7 +17,7 @@ pub(super) struct Ranges {
     pub(super) start: usize,
     pub(super) end: usize,
     /// The intersection: what needs no look per query.
-    pub(super) common: std::ops::Range<usize>,
+    pub(super) common: Range<usize>,
     pub(super) starts: [usize; MAX_WIDTH],
     pub(super) ends: [usize; MAX_WIDTH],
 }
@@ -25,23 +27,32 @@ impl Ranges {
     pub(super) const NONE: Self =
         Self { start: 0, end: 0, common: 0..usize::MAX, starts: [0; MAX_WIDTH], ends: [0; MAX_WIDTH] };
 
-    #[inline(always)]
+    /// Of `width` lanes: the queries of one sequence from `first` on, the last of them repeated.
     pub(super) fn new<T: Element>(
         problem: &Problem<T>,
         batch: usize,
-        queries: impl Iterator<Item = usize>,
+        queries: Range<usize>,
+        width: usize,
     ) -> Self {
-        let mut ranges = Self { start: usize::MAX, ..Self::NONE };
-        for (lane, query) in queries.enumerate() {
-            let keys = problem.visibility.keys(batch, query);
+        let reach = problem.visibility.reach(batch, queries.start);
+        let Range { start, end } = reach.keys(queries.start);
+        let mut ranges =
+            Self { start, end, common: start..end, starts: [start; MAX_WIDTH], ends: [end; MAX_WIDTH] };
+        if reach.is_even() {
+            return ranges;
+        }
+        let last = queries.end - 1;
+        (ranges.start, ranges.end) = (usize::MAX, 0);
+        for lane in 0..width {
+            let keys = reach.keys(last.min(queries.start + lane));
             (ranges.starts[lane], ranges.ends[lane]) = (keys.start, keys.end);
-            ranges.common.start = ranges.common.start.max(keys.start);
-            ranges.common.end = ranges.common.end.min(keys.end);
             if !keys.is_empty() {
                 ranges.start = ranges.start.min(keys.start);
                 ranges.end = ranges.end.max(keys.end);
             }
         }
+        // Both edges ascend with the position.
+        ranges.common = ranges.starts[width - 1]..ranges.ends[0];
         ranges.start = ranges.start.min(ranges.end);
         ranges
     }

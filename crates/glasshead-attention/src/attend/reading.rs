@@ -34,6 +34,7 @@ impl Plan {
             let one = readout.needs();
             needs.moments |= one.moments;
             needs.weights |= one.weights;
+            needs.value_norms |= one.value_norms;
             needs.cuts.extend(one.cuts);
         }
         needs.cuts.sort_unstable();
@@ -61,6 +62,8 @@ impl Plan {
 /// Readouts at work on the queries of a task, and what they need.
 pub(super) struct Reading<'a> {
     pub(super) plan: &'a Plan,
+    /// `[keys of the head]`, if readouts need them.
+    pub(super) value_norms: &'a [f32],
     pub(super) readouts: &'a mut [AtWork],
 }
 
@@ -86,6 +89,7 @@ pub(super) struct Scored<'a, S: Simd> {
     pub(super) queries: Range<usize>,
     /// Position of the first query minus the first key.
     pub(super) distance: i64,
+    pub(super) first_key: usize,
     pub(super) ranges: &'a Ranges,
 }
 
@@ -165,7 +169,16 @@ impl<'a, S: Simd> Kept<'a, S> {
     ) -> (&'b [S::N], [S::F; COLUMNS]) {
         let width = COLUMNS * S::LANES;
         let Scored { unit, max, ref keys, ref queries, .. } = *scored;
-        let block = Block { scores: p, max, keys: keys.clone(), queries: queries.clone() };
+        let block = Block {
+            scores: p,
+            max,
+            keys: keys.clone(),
+            queries: queries.clone(),
+            position: scored.distance.saturating_add(keys.start as i64),
+            first_key: scored.first_key,
+            unit,
+            value_norms: reading.value_norms,
+        };
         let mut room = &mut *self.room;
         for readout in &mut *reading.readouts {
             let own;
@@ -232,7 +245,7 @@ impl<'a, S: Simd> Kept<'a, S> {
     pub(super) fn finish(
         &mut self,
         simd: S,
-        readouts: &mut [AtWork],
+        Reading { readouts, value_norms, .. }: &mut Reading,
         end: &End<S>,
         weights: &mut [S::N],
         mut row: impl FnMut(usize, &mut [AtWork]),
@@ -290,9 +303,10 @@ impl<'a, S: Simd> Kept<'a, S> {
             spans: self.spans,
             sums: self.sums,
             weights: (len > 0).then_some(Weights { numbers: weights, factors: self.bases }),
+            value_norms,
         };
         let mut room = &mut *self.room;
-        for readout in &mut *readouts {
+        for readout in readouts.iter_mut() {
             let own;
             (own, room) = room.split_at_mut(readout.room() * width);
             readout.finish_tile(simd, &tile, own);
@@ -303,7 +317,7 @@ impl<'a, S: Simd> Kept<'a, S> {
                 continue;
             }
             let mut room = &*self.room;
-            for readout in &mut *readouts {
+            for readout in readouts.iter_mut() {
                 let own;
                 (own, room) = room.split_at(readout.room() * width);
                 readout.lane(&tile, lane, own);

@@ -62,6 +62,14 @@ struct Decoded {
     unit: usize,
 }
 
+/// Queries of one head whose partial results are to be merged, their output and their readouts.
+struct Merged<'a, 'd, T> {
+    sequence: &'d Decoded,
+    head: usize,
+    out: &'a mut [T],
+    seen: Vec<AtWork>,
+}
+
 impl Decoded {
     /// The chunks of keys, cut at multiples of [`CHUNK`] from the first. At least one, so that there is something to merge.
     fn chunks(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
@@ -114,7 +122,8 @@ fn attend<T: Element>(
             let seen = queries.clone().map(|query| problem.visibility.keys(batch, query));
             let seen = seen.filter(|keys| !keys.is_empty());
             let keys = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
-            let unit = problem.group * queries.len() * layout.row();
+            let row = layout.row() + if reads { CHUNK } else { 0 };
+            let unit = problem.group * queries.len() * row;
             let first = problem.visibility.first_key(queries.start);
             let this = Decoded { batch, queries, keys, first, start: partials_len, unit };
             partials_len += problem.heads / problem.group * this.chunks().len() * unit;
@@ -164,16 +173,8 @@ fn attend<T: Element>(
             let part;
             (part, out) = out.split_at_mut(queries.len() * problem.value_dim);
             if few(&queries) {
-                if reads {
-                    let seen = readouts.fused();
-                    tasks.push(Task::Rows { batch, head, queries: queries.clone(), seen });
-                }
                 if let Some(sequence) = decodes.next() {
-                    rows.extend(
-                        part.chunks_mut(problem.value_dim)
-                            .enumerate()
-                            .map(|(i, out)| (sequence, head, i, out)),
-                    );
+                    rows.push(Merged { sequence, head, out: part, seen: readouts.fused() });
                 }
                 continue;
             }
@@ -195,6 +196,11 @@ fn attend<T: Element>(
         }
     }
 
+    let norms = if plan.needs.value_norms { value_norms(problem) } else { Vec::new() };
+    let norms_of = |batch: usize, head: usize| {
+        let first = (batch * problem.heads + head) / problem.group * problem.keys;
+        if norms.is_empty() { &[][..] } else { &norms[first..first + problem.keys] }
+    };
     let spread = problem.multiply_adds() > WORTH_A_THREAD;
     threads::for_each(&mut tasks, spread, |task| {
         workspace::with(|workspace| match task {
@@ -205,7 +211,8 @@ fn attend<T: Element>(
                     let first = first + at * panel_len;
                     let own = (at + 1 < count).then_some([batch, head, first + panel_len]);
                     let next = own.or(*next);
-                    let reading = reads.then_some(Reading { plan: &plan, readouts: seen });
+                    let value_norms = norms_of(batch, head);
+                    let reading = reads.then_some(Reading { plan: &plan, value_norms, readouts: seen });
                     let workspace = &mut *workspace;
                     T::run(isa, Panel { problem, batch, head, first, next, out, reading, workspace });
                 }
@@ -213,6 +220,7 @@ fn attend<T: Element>(
             Task::Rows { batch, head, queries, seen } => {
                 for query in queries.clone() {
                     workspace.row.compute(problem, *batch, *head, query);
+                    workspace.row.measure(norms_of(*batch, *head));
                     seen.iter_mut().for_each(|readout| readout.see(&workspace.row));
                 }
             }
@@ -233,28 +241,60 @@ fn attend<T: Element>(
         }
     }
 
-    let partials_of = |sequence: &Decoded, head: usize, i: usize| {
+    let all = &partials[..];
+    let spread = spread && (reads || partials_len > WORTH_A_THREAD);
+    threads::for_each(&mut rows, spread, |Merged { sequence, head, out, seen }| {
+        let (sequence, head, stride) = (*sequence, *head, sequence.unit);
         let chunks = sequence.chunks().len();
-        let start = sequence.start + head / problem.group * chunks * sequence.unit;
-        let row = i * problem.group + head % problem.group;
-        let end = start + chunks * sequence.unit;
-        &partials[start + row * layout.row()..end]
-    };
-    threads::for_each(&mut rows, spread && partials_len > WORTH_A_THREAD, |(sequence, head, i, out)| {
-        let partials = partials_of(sequence, *head, *i);
+        let partials = &all[sequence.start + head / problem.group * chunks * stride..][..chunks * stride];
+        let rows = problem.group * sequence.queries.len();
         workspace::with(|workspace| {
-            let sink = problem.sinks.map(|sinks| sinks[*head]);
-            let (stride, value_dim) = (sequence.unit, problem.value_dim);
-            let merge = Merge { partials, stride, value_dim, sink, out, workspace: &mut *workspace };
-            if !T::Number::dispatch(isa, merge) {
-                let query = sequence.queries.start + *i;
-                rowwise::one(problem, sequence.batch, *head, query, &mut workspace.row, out);
+            for (i, out) in out.chunks_mut(problem.value_dim).enumerate() {
+                let query = sequence.queries.start + i;
+                let row = i * problem.group + head % problem.group;
+                let own = &partials[row * layout.row()..];
+                let sink = problem.sinks.map(|sinks| sinks[head]);
+                let value_dim = problem.value_dim;
+                let merge = Merge { partials: own, stride, value_dim, sink, out, workspace: &mut *workspace };
+                if !T::Number::dispatch(isa, merge) {
+                    rowwise::one(problem, sequence.batch, head, query, &mut workspace.row, out);
+                } else if reads {
+                    let scores = partials.chunks(stride).zip(sequence.chunks()).flat_map(|(chunk, keys)| {
+                        let scores = &chunk[rows * layout.row() + row * CHUNK..][..keys.len()];
+                        keys.zip(scores.iter().map(|x| x.to_f64()))
+                    });
+                    workspace.row.take(problem, [sequence.batch, head, query], scores);
+                }
+                if reads {
+                    workspace.row.measure(norms_of(sequence.batch, head));
+                    seen.iter_mut().for_each(|readout| readout.see(&workspace.row));
+                }
             }
         });
     });
-    drop(rows);
+    for Merged { sequence, head, seen, .. } in rows {
+        parts.push((sequence.batch * problem.heads + head, sequence.queries.start, seen));
+    }
     workspace::give_partials(partials);
     parts
+}
+
+/// ‖v‖ of every value, `[batch, kv_heads, keys]`.
+fn value_norms<T: Element>(problem: &Problem<T>) -> Vec<f32> {
+    let kv_heads = problem.heads / problem.group;
+    let mut norms = vec![0.0; problem.batch * kv_heads * problem.keys];
+    threads::for_each_chunk(
+        &mut norms,
+        problem.keys,
+        || (),
+        |(), n, norms| {
+            for (key, norm) in norms.iter_mut().enumerate() {
+                let value = problem.v.vector(n / kv_heads, n % kv_heads, key);
+                *norm = value.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>().sqrt() as f32;
+            }
+        },
+    );
+    norms
 }
 
 fn few(queries: &Range<usize>) -> bool {

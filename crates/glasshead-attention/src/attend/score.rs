@@ -24,10 +24,7 @@ impl<N: Number> Terms<N> {
             scale: N::from_f64(problem.scale),
             softcap: N::from_f64(problem.softcap),
             slope: N::from_f64(slope),
-            plain: problem.softcap == 0.0
-                && slope == 0.0
-                && problem.mask().is_none()
-                && N::from_f64(problem.scale) > N::default(),
+            plain: problem.is_plain(head),
         }
     }
 

@@ -36,11 +36,13 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
         let keys = p.len() / (COLUMNS * S::LANES);
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
         let mut key = 0;
-        while worth(keys - key, ROWS) {
-            ahead(key);
-            simd.apart(|| self.multiply_rows::<S, D, ROWS>(simd, key, p, &mut max));
-            key += ROWS;
-        }
+        simd.apart(|| {
+            while worth(keys - key, ROWS) {
+                ahead(key);
+                self.multiply_rows::<S, D, ROWS>(simd, key, p, &mut max);
+                key += ROWS;
+            }
+        });
         while keys - key >= 4 {
             self.multiply_rows::<S, D, 4>(simd, key, p, &mut max);
             key += 4;
@@ -253,10 +255,12 @@ pub(super) fn mix<S: Simd, D: Dot<S>, const ROWS: usize>(
 ) {
     let dim = o.len() / (COLUMNS * S::LANES);
     let mut d = 0;
-    while worth(dim - d, ROWS) {
-        simd.apart(|| mix_rows::<S, D, ROWS>(simd, p, v, shrink, o, d));
-        d += ROWS;
-    }
+    simd.apart(|| {
+        while worth(dim - d, ROWS) {
+            mix_rows::<S, D, ROWS>(simd, p, v, shrink, o, d);
+            d += ROWS;
+        }
+    });
     while dim - d >= 4 {
         mix_rows::<S, D, 4>(simd, p, v, shrink, o, d);
         d += 4;

@@ -69,7 +69,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prefetch<A>(self, from: *const A) {
         // SAFETY: a hint touches nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
     #[inline(always)]
     fn store(self, x: Self::F, to: &mut [f32]) {

@@ -10,9 +10,6 @@ use crate::{
     reference::Row,
 };
 
-/// Smaller squares are as many as the weights, and are summed row by row.
-const FINEST: usize = 16;
-
 #[derive(Debug)]
 struct Blocks(usize);
 
@@ -41,7 +38,7 @@ impl Readout for Blocks {
     }
 
     fn fuse(&self, shape: &Shape) -> Option<Fused> {
-        (self.0 >= FINEST).then(|| Fused(AtWork::Blocks(self.head(shape))))
+        Some(Fused(AtWork::Blocks(self.head(shape))))
     }
 }
 

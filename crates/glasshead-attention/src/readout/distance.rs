@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, AtWork, Fused, Head, PerQuery, Read, Readout, Shape, nothing_after};
+use super::{
+    Argument, Array, AtWork, Fused, Head, Parts, PerQuery, Read, Readout, Shape, Values, nothing_after,
+};
 
 #[derive(Debug)]
 struct Distance;
@@ -27,6 +29,10 @@ impl Readout for Distance {
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
         Box::new(head())
+    }
+
+    fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        parts.weighted_sum()
     }
 
     fn fuse(&self, _: &Shape) -> Option<Fused> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, AtWork, Fused, Head, PerQuery, Read, Readout, Shape, nothing_after};
+use super::{
+    Argument, Array, AtWork, Fused, Head, Parts, PerQuery, Read, Readout, Shape, Values, nothing_after,
+};
 
 #[derive(Debug)]
 struct Entropy;
@@ -26,6 +28,21 @@ impl Readout for Entropy {
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
         Box::new(head())
+    }
+
+    fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        let mut all = vec![0f64; parts.f32(0, 0)?.len()];
+        for part in 0..parts.count() {
+            let own = parts.same_len(part, all.len())?;
+            for (n, (all, x)) in all.iter_mut().zip(own).enumerate() {
+                let share = parts.share(part, n);
+                if share > 0.0 {
+                    let on_keys = 1.0 - parts.sink_weight(part, n);
+                    *all += share * (f64::from(*x) - on_keys * share.ln());
+                }
+            }
+        }
+        Ok(vec![Values::F32(all.into_iter().map(|x| x as f32).collect())])
     }
 
     fn fuse(&self, _: &Shape) -> Option<Fused> {

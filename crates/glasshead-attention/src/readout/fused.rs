@@ -18,6 +18,8 @@ pub(crate) struct Needs {
     pub(crate) moments: bool,
     /// Every weight of a tile, until the tile is finished.
     pub(crate) weights: bool,
+    /// The length ‖v‖ of every value.
+    pub(crate) value_norms: bool,
     /// The sum of the weights between neighbouring keys of this ascending list.
     pub(crate) cuts: Vec<usize>,
 }
@@ -62,6 +64,13 @@ pub(crate) struct Block<'a, S: Simd> {
     pub(crate) keys: Range<usize>,
     /// Those of the tile's queries that are not repetitions.
     pub(crate) queries: Range<usize>,
+    /// Where the first query stands on the axis of the keys, and the first key of its sequence.
+    pub(crate) position: i64,
+    pub(crate) first_key: usize,
+    /// What scores are multiplied with to be exponents.
+    pub(crate) unit: S::N,
+    /// `[keys of the head]`, where they were needed.
+    pub(crate) value_norms: &'a [f32],
 }
 
 /// A tile whose keys have all been seen.
@@ -78,6 +87,8 @@ pub(crate) struct Tile<'a, S: Simd> {
     pub(crate) sums: &'a [S::N],
     /// Where they were needed.
     pub(crate) weights: Option<Weights<'a, S::N>>,
+    /// `[keys of the head]`, where they were needed.
+    pub(crate) value_norms: &'a [f32],
 }
 
 /// All weights of a tile: the numbers of a span times its factors.

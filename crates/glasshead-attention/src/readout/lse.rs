@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, AtWork, Fused, Head, PerQuery, Read, Readout, Shape, nothing_after};
+use super::{
+    Argument, Array, AtWork, Fused, Head, Parts, PerQuery, Read, Readout, Shape, Values, nothing_after,
+};
 
 #[derive(Debug)]
 struct Lse;
@@ -26,6 +28,10 @@ impl Readout for Lse {
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
         Box::new(head())
+    }
+
+    fn merge(&self, _: &Parts, lse: &[f64]) -> Result<Vec<Values>, String> {
+        Ok(vec![Values::F32(lse.iter().map(|lse| *lse as f32).collect())])
     }
 
     fn fuse(&self, _: &Shape) -> Option<Fused> {

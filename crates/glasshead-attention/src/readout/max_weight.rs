@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, AtWork, Fused, Head, PerQuery, Read, Readout, Shape, nothing_after};
+use super::{
+    Argument, Array, AtWork, Fused, Head, Parts, PerQuery, Read, Readout, Shape, Values, nothing_after,
+};
 
 #[derive(Debug)]
 struct MaxWeight;
@@ -26,6 +28,17 @@ impl Readout for MaxWeight {
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
         Box::new(head())
+    }
+
+    fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        let mut all = vec![0f32; parts.f32(0, 0)?.len()];
+        for part in 0..parts.count() {
+            let own = parts.same_len(part, all.len())?;
+            for (n, (all, x)) in all.iter_mut().zip(own).enumerate() {
+                *all = all.max((parts.share(part, n) * f64::from(*x)) as f32);
+            }
+        }
+        Ok(vec![Values::F32(all)])
     }
 
     fn fuse(&self, _: &Shape) -> Option<Fused> {

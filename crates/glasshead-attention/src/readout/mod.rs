@@ -4,11 +4,13 @@
 //! To add one: write its file, name it in the list of modules and in `READOUTS` below.
 
 mod blocks;
+mod chosen;
 mod distance;
 mod entropy;
 mod fused;
 mod lse;
 mod max_weight;
+mod merge;
 mod received;
 mod rows;
 mod segments;
@@ -16,6 +18,8 @@ mod sink_weight;
 mod top_k;
 
 use std::{fmt::Debug, sync::Arc};
+
+pub use merge::{Part, Parts, merge, shares, total_lse};
 
 pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile, Weights};
 
@@ -128,6 +132,15 @@ pub trait Readout: Debug + Send + Sync {
     }
     /// The readout of one head, before its first row.
     fn start(&self, shape: &Shape) -> Box<dyn Head>;
+    /// The arrays over all keys from those over parts of them, see [`merge`]; `lse` is that of all keys,
+    /// `[batch, heads, queries]`.
+    ///
+    /// # Errors
+    /// A sentence without a subject: why it cannot be done.
+    fn merge(&self, parts: &Parts, lse: &[f64]) -> Result<Vec<Values>, String> {
+        let _ = (parts, lse);
+        Err("cannot be merged".into())
+    }
     /// The same inside the fused pass; readouts without it see rows of the reference, in f64 and slowly.
     #[doc(hidden)]
     fn fuse(&self, shape: &Shape) -> Option<Fused> {
@@ -195,6 +208,7 @@ macro_rules! at_work {
 }
 at_work!(
     PerQuery(PerQuery),
+    Chosen(chosen::ChosenHead),
     TopK(top_k::TopKHead),
     Received(received::ReceivedHead),
     Rows(rows::RowsHead),
@@ -271,11 +285,20 @@ impl Read {
         self.items.is_empty()
     }
 
-    pub(crate) fn start(&self, shape: &Shape, sink_weight: bool) -> Result<Readouts, AttentionError> {
+    fn items(&self) -> &[Arc<dyn Readout>] {
+        &self.items
+    }
+
+    fn items_with_sinks(&self, sink_weight: bool) -> Vec<Arc<dyn Readout>> {
         let mut items = self.items.clone();
         if sink_weight {
             items.push(Arc::new(sink_weight::SinkWeight));
         }
+        items
+    }
+
+    pub(crate) fn start(&self, shape: &Shape, sink_weight: bool) -> Result<Readouts, AttentionError> {
+        let items = self.items_with_sinks(sink_weight);
         for readout in &items {
             let wrong = |problem| AttentionError::Readout { item: format!("{readout:?}"), problem };
             readout.check(shape).map_err(wrong)?;

@@ -1,53 +1,102 @@
-//! `received [batch, heads, keys]`: the column sums, how much weight each key gets from all queries.
+//! `received [batch, heads, keys]`: the column sums, how much weight each key gets from all queries; also with a
+//! weight per query (`received_weighted`) and counted by the lengths of the values (`received_by_value`).
 
 use std::sync::Arc;
 
 use super::{
-    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Read, Readout, Shape, Tile, Values, nothing_after,
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values,
+    nothing_after,
 };
 use crate::{
-    isa::{COLUMNS, Number, Simd},
+    isa::{COLUMNS, MAX_LANES, Number, Simd},
     reference::Row,
 };
 
-#[derive(Debug)]
-struct Received;
+#[derive(Clone, Debug)]
+struct Received {
+    name: &'static str,
+    /// One per query.
+    weights: Option<Arc<[f32]>>,
+    by_value: bool,
+}
+
+const PLAIN: Received = Received { name: "received", weights: None, by_value: false };
 
 impl Read {
     /// `received`: the sum over all queries of the weight on each key.
     pub fn received(self) -> Self {
-        self.with(Received)
+        self.with(PLAIN)
+    }
+
+    /// `received_weighted`: Σ wᵢ · pᵢⱼ over all queries i, for a weight `w [queries]` per query. A vector of
+    /// weights on the tokens of a layer becomes that of the layer below: one step of attention rollout
+    /// (Abnar and Zuidema 2020), without its matrices.
+    pub fn received_weighted(self, weights: &[f32]) -> Self {
+        self.with(Received { name: "received_weighted", weights: Some(weights.into()), ..PLAIN })
+    }
+
+    /// `received_by_value`: Σ pᵢⱼ · ‖vⱼ‖ over all queries i (Kobayashi et al. 2020): a key with much weight and
+    /// a small value gives little.
+    pub fn received_by_value(self) -> Self {
+        self.with(Received { name: "received_by_value", by_value: true, ..PLAIN })
     }
 }
 
 pub(super) fn parse(argument: Argument, _: &Shape) -> Result<Arc<dyn Readout>, String> {
     nothing_after(argument)?;
-    Ok(Arc::new(Received))
+    Ok(Arc::new(PLAIN))
 }
 
 impl Readout for Received {
     fn arrays(&self, shape: &Shape) -> Vec<Array> {
-        vec![Array::of_f32("received", [shape.keys])]
+        vec![Array::of_f32(self.name, [shape.keys])]
+    }
+
+    fn check(&self, shape: &Shape) -> Result<(), String> {
+        match &self.weights {
+            Some(weights) if weights.len() != shape.queries => {
+                Err(format!("has {} weights for {} queries", weights.len(), shape.queries))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn start(&self, shape: &Shape) -> Box<dyn Head> {
-        Box::new(ReceivedHead { sums: vec![0.0; shape.keys] })
+        Box::new(self.head(shape))
+    }
+
+    fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        match self.weights {
+            Some(_) => parts.side_by_side(|_, _| 1.0),
+            None => Err("adds up queries before a part knows their shares; ask for received_weighted with \
+                         the shares in a second pass"
+                .into()),
+        }
     }
 
     fn fuse(&self, shape: &Shape) -> Option<Fused> {
-        Some(Fused(AtWork::Received(ReceivedHead { sums: vec![0.0; shape.keys] })))
+        Some(Fused(AtWork::Received(self.head(shape))))
+    }
+}
+
+impl Received {
+    fn head(&self, shape: &Shape) -> ReceivedHead {
+        ReceivedHead { of: self.clone(), sums: vec![0.0; shape.keys] }
     }
 }
 
 pub(crate) struct ReceivedHead {
+    of: Received,
     /// `[keys]`
     sums: Vec<f64>,
 }
 
 impl Head for ReceivedHead {
     fn see(&mut self, row: &Row) {
-        for (&key, weight) in row.keys.iter().zip(&row.weights) {
-            self.sums[key] += weight;
+        let factor = self.of.weights.as_ref().map_or(1.0, |weights| f64::from(weights[row.query]));
+        for (at, (&key, weight)) in row.keys.iter().zip(&row.weights).enumerate() {
+            let norm = if self.of.by_value { row.value_norms[at] } else { 1.0 };
+            self.sums[key] += weight * factor * norm;
         }
     }
 
@@ -58,7 +107,7 @@ impl Head for ReceivedHead {
 
 impl Fuse for ReceivedHead {
     fn needs(&self) -> Needs {
-        Needs { weights: true, ..Needs::default() }
+        Needs { weights: true, value_norms: self.of.by_value, ..Needs::default() }
     }
 
     #[inline(always)]
@@ -66,24 +115,42 @@ impl Fuse for ReceivedHead {
         let (Some(weights), Some(first)) = (tile.weights, tile.spans.first()) else { return };
         let width = COLUMNS * S::LANES;
         let zero = simd.constant(0.0);
+        let mut of_query = [S::N::from_f64(1.0); COLUMNS * MAX_LANES];
+        if let Some(weights) = &self.of.weights {
+            for (to, weight) in of_query.iter_mut().zip(&weights[tile.queries.clone()]) {
+                *to = S::N::from_f64(f64::from(*weight));
+            }
+        }
+        let of_query = [simd.load(&of_query), simd.load(&of_query[S::LANES..])];
         for (span, factors) in tile.spans.iter().zip(weights.factors.chunks_exact(width)) {
-            let factors = [simd.load(factors), simd.load(&factors[S::LANES..])];
+            let factors = [
+                simd.mul(simd.load(factors), of_query[0]),
+                simd.mul(simd.load(&factors[S::LANES..]), of_query[1]),
+            ];
             let rows = &weights.numbers[(span.start - first.start) * width..(span.end - first.start) * width];
             let both = |row: &[S::N]| {
                 let left = simd.mul(simd.load(row), factors[0]);
                 simd.mul_add(simd.load(&row[S::LANES..]), factors[1], left)
             };
+            // 0 · NaN of a hidden value must not get in: what nobody looks at has received nothing.
+            let norm = |key: usize, sum: f64| match self.of.by_value && sum != 0.0 {
+                true => sum * f64::from(tile.value_norms[key]),
+                false => sum,
+            };
+            let mut key = span.start;
             let mut sums = self.sums[span.clone()].chunks_exact_mut(4);
             let mut rows = rows.chunks_exact(4 * width);
             for (sums, rows) in (&mut sums).zip(&mut rows) {
                 let four =
                     [both(rows), both(&rows[width..]), both(&rows[2 * width..]), both(&rows[3 * width..])];
                 for (sum, more) in sums.iter_mut().zip(simd.sums(four)) {
-                    *sum += more.to_f64();
+                    *sum += norm(key, more.to_f64());
+                    key += 1;
                 }
             }
             for (sum, row) in sums.into_remainder().iter_mut().zip(rows.remainder().chunks_exact(width)) {
-                *sum += simd.sums([both(row), zero, zero, zero])[0].to_f64();
+                *sum += norm(key, simd.sums([both(row), zero, zero, zero])[0].to_f64());
+                key += 1;
             }
         }
     }

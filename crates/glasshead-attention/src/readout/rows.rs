@@ -1,35 +1,53 @@
-//! `rows [batch, heads, R, keys]`: the whole rows of chosen queries.
+//! `rows [batch, heads, R, keys]`: the whole rows of chosen queries; `rows_by_value` times the lengths of the values.
 
 use std::sync::Arc;
 
-use super::{Argument, Array, AtWork, Block, Fuse, Fused, Head, Read, Readout, Shape, Tile, Values, numbers};
+use super::{
+    Argument, Array, AtWork, Block, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values,
+    numbers,
+};
 use crate::{
     isa::{COLUMNS, MAX_LANES, Number, Simd},
     reference::Row,
 };
 
-#[derive(Debug)]
-struct Rows(Vec<usize>);
+#[derive(Clone)]
+struct Rows {
+    queries: Vec<usize>,
+    by_value: bool,
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}({:?})", if self.by_value { "RowsByValue" } else { "Rows" }, self.queries)
+    }
+}
 
 impl Read {
     /// `rows`: all weights of these queries, in the order given; hidden keys have weight 0.
     pub fn rows(self, queries: &[usize]) -> Self {
-        self.with(Rows(queries.to_vec()))
+        self.with(Rows { queries: queries.to_vec(), by_value: false })
+    }
+
+    /// `rows_by_value`: as `rows`, every weight times the length ‖v‖ of its value (Kobayashi et al. 2020).
+    pub fn rows_by_value(self, queries: &[usize]) -> Self {
+        self.with(Rows { queries: queries.to_vec(), by_value: true })
     }
 }
 
 pub(super) fn parse(argument: Argument, shape: &Shape) -> Result<Arc<dyn Readout>, String> {
     let last = || shape.queries.checked_sub(1).into_iter().collect();
-    Ok(Arc::new(Rows(numbers(argument, last, "row")?)))
+    Ok(Arc::new(Rows { queries: numbers(argument, last, "row")?, by_value: false }))
 }
 
 impl Readout for Rows {
     fn arrays(&self, shape: &Shape) -> Vec<Array> {
-        vec![Array::of_f32("rows", [self.0.len(), shape.keys])]
+        let name = if self.by_value { "rows_by_value" } else { "rows" };
+        vec![Array::of_f32(name, [self.queries.len(), shape.keys])]
     }
 
     fn check(&self, shape: &Shape) -> Result<(), String> {
-        match self.0.iter().find(|&&query| query >= shape.queries) {
+        match self.queries.iter().find(|&&query| query >= shape.queries) {
             Some(query) => Err(format!(
                 "asks for row {query}, but rows are counted from 0 and there are {}",
                 shape.queries
@@ -42,6 +60,11 @@ impl Readout for Rows {
         Box::new(self.head(shape))
     }
 
+    fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        let count = self.queries.len();
+        parts.side_by_side(|part, row| parts.share_of(part, row / count, self.queries[row % count]))
+    }
+
     fn fuse(&self, shape: &Shape) -> Option<Fused> {
         Some(Fused(AtWork::Rows(self.head(shape))))
     }
@@ -49,12 +72,12 @@ impl Readout for Rows {
 
 impl Rows {
     fn head(&self, shape: &Shape) -> RowsHead {
-        RowsHead { queries: self.0.clone(), keys: shape.keys, weights: Vec::new() }
+        RowsHead { of: self.clone(), keys: shape.keys, weights: Vec::new() }
     }
 }
 
 pub(crate) struct RowsHead {
-    queries: Vec<usize>,
+    of: Rows,
     keys: usize,
     /// `[R, keys]`, or nothing as long as none of the queries has come.
     weights: Vec<f32>,
@@ -62,7 +85,7 @@ pub(crate) struct RowsHead {
 
 impl RowsHead {
     fn weights(&mut self) -> &mut [f32] {
-        let len = self.queries.len() * self.keys;
+        let len = self.of.queries.len() * self.keys;
         self.weights.resize(len, 0.0);
         &mut self.weights
     }
@@ -70,13 +93,14 @@ impl RowsHead {
 
 impl Head for RowsHead {
     fn see(&mut self, row: &Row) {
-        for at in 0..self.queries.len() {
-            if self.queries[at] == row.query {
-                let keys = self.keys;
+        for at in 0..self.of.queries.len() {
+            if self.of.queries[at] == row.query {
+                let (keys, by_value) = (self.keys, self.of.by_value);
                 let weights = &mut self.weights()[at * keys..(at + 1) * keys];
                 weights.fill(0.0);
-                for (&key, &weight) in row.keys.iter().zip(&row.weights) {
-                    weights[key] = weight as f32;
+                for (at, (&key, &weight)) in row.keys.iter().zip(&row.weights).enumerate() {
+                    let norm = row.value_norms.get(at).filter(|_| by_value).unwrap_or(&1.0);
+                    weights[key] = (weight * norm) as f32;
                 }
             }
         }
@@ -89,10 +113,14 @@ impl Head for RowsHead {
 }
 
 impl Fuse for RowsHead {
+    fn needs(&self) -> Needs {
+        Needs { value_norms: self.of.by_value, ..Needs::default() }
+    }
+
     /// Keeps scores until the tile is finished.
     fn see_block<S: Simd>(&mut self, _: S, block: &Block<S>, _: &mut [S::N]) {
-        for at in 0..self.queries.len() {
-            let query = self.queries[at];
+        for at in 0..self.of.queries.len() {
+            let query = self.of.queries[at];
             if block.queries.contains(&query) {
                 let from = at * self.keys + block.keys.start;
                 let weights = &mut self.weights()[from..][..block.keys.len()];
@@ -107,8 +135,8 @@ impl Fuse for RowsHead {
     #[inline(always)]
     fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, _: &mut [S::N]) {
         let (Some(first), Some(last)) = (tile.spans.first(), tile.spans.last()) else { return };
-        for at in 0..self.queries.len() {
-            let query = self.queries[at];
+        for at in 0..self.of.queries.len() {
+            let query = self.of.queries[at];
             if tile.queries.contains(&query) {
                 let lane = query - tile.queries.start;
                 let (c, lane) = (lane / S::LANES, lane % S::LANES);
@@ -116,8 +144,9 @@ impl Fuse for RowsHead {
                 simd.store(tile.top[c], &mut lanes[0]);
                 simd.store(tile.share[c], &mut lanes[1]);
                 let (top, share) = (simd.splat(lanes[0][lane]), simd.splat(lanes[1][lane]));
-                let keys = self.keys;
-                let weights = &mut self.weights()[at * keys + first.start..at * keys + last.end];
+                let (keys, by_value) = (self.keys, self.of.by_value);
+                let seen = first.start..last.end;
+                let weights = &mut self.weights()[at * keys..][seen.clone()];
                 for weights in weights.chunks_mut(S::LANES) {
                     for (lane, weight) in lanes[0].iter_mut().zip(&*weights) {
                         *lane = S::N::from_f64(f64::from(*weight));
@@ -127,6 +156,11 @@ impl Fuse for RowsHead {
                     for (weight, lane) in weights.iter_mut().zip(lanes[0]) {
                         *weight = lane.to_f64() as f32;
                     }
+                }
+                if by_value {
+                    // 0 · NaN of a hidden value must not get in.
+                    let norms = weights.iter_mut().zip(&tile.value_norms[seen]);
+                    norms.filter(|(weight, _)| **weight != 0.0).for_each(|(weight, norm)| *weight *= norm);
                 }
             }
         }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Argument, Array, AtWork, Fuse, Fused, Head, Needs, Read, Readout, Shape, Tile, Values, numbers};
+use super::{
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, numbers,
+};
 use crate::{
     isa::{COLUMNS, Number, Simd},
     reference::Row,
@@ -41,6 +43,10 @@ impl Readout for Segments {
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
         Box::new(self.head())
+    }
+
+    fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        parts.weighted_sum()
     }
 
     fn fuse(&self, _: &Shape) -> Option<Fused> {

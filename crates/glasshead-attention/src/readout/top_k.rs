@@ -3,7 +3,8 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use super::{
-    Argument, Array, AtWork, Block, Fuse, Fused, Head, Read, Readout, Shape, Tile, Values, one_number,
+    Argument, Array, AtWork, Block, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values,
+    one_number,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -21,37 +22,72 @@ const MOST_KEYS: usize = 1 << 24;
 const SPARE: usize = 1024;
 
 #[derive(Debug)]
-struct TopK(usize);
+struct TopK {
+    k: usize,
+    by_value: bool,
+}
 
 impl Read {
     /// `top_index` and `top_weight`: the `k` heaviest keys of every query, descending, ties to the lower
     /// key; index −1 and weight 0 fill up where fewer keys are visible.
     pub fn top_k(self, k: usize) -> Self {
-        self.with(TopK(k))
+        self.with(TopK { k, by_value: false })
+    }
+
+    /// `top_index_by_value` and `top_weight_by_value`: the `k` keys that give most, by weight times the length
+    /// ‖v‖ of the value (Kobayashi et al. 2020), otherwise as `top_k`.
+    pub fn top_k_by_value(self, k: usize) -> Self {
+        self.with(TopK { k, by_value: true })
     }
 }
 
 pub(super) fn parse(argument: Argument, _: &Shape) -> Result<Arc<dyn Readout>, String> {
-    Ok(Arc::new(TopK(one_number(argument, 8, "number of keys")?)))
+    Ok(Arc::new(TopK { k: one_number(argument, 8, "number of keys")?, by_value: false }))
 }
 
 impl Readout for TopK {
     fn arrays(&self, shape: &Shape) -> Vec<Array> {
-        vec![
-            Array::of_i64("top_index", [shape.queries, self.0]),
-            Array::of_f32("top_weight", [shape.queries, self.0]),
-        ]
+        let [index, weight] = match self.by_value {
+            false => ["top_index", "top_weight"],
+            true => ["top_index_by_value", "top_weight_by_value"],
+        };
+        let axes = [shape.queries, self.k];
+        vec![Array::of_i64(index, axes), Array::of_f32(weight, axes)]
     }
 
     fn check(&self, shape: &Shape) -> Result<(), String> {
-        if self.0 == 0 || self.0 > shape.keys.saturating_add(SPARE) {
-            return Err(format!("asks for the top {} of {} keys", self.0, shape.keys));
+        if self.k == 0 || self.k > shape.keys.saturating_add(SPARE) {
+            return Err(format!("asks for the top {} of {} keys", self.k, shape.keys));
         }
         Ok(())
     }
 
     fn start(&self, _: &Shape) -> Box<dyn Head> {
         Box::new(self.head())
+    }
+
+    fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        let len = parts.f32(0, 1)?.len();
+        let (mut index, mut weight) = (Vec::with_capacity(len), Vec::with_capacity(len));
+        let mut all: Vec<(i64, f32)> = Vec::new();
+        for n in 0..len / self.k {
+            all.clear();
+            for part in 0..parts.count() {
+                let own = n * self.k..(n + 1) * self.k;
+                let (keys, weights) = (parts.i64(part, 0)?.get(own.clone()), parts.f32(part, 1)?.get(own));
+                let (Some(keys), Some(weights)) = (keys, weights) else {
+                    return Err(format!("has another shape in part {part} than in part 0"));
+                };
+                let (share, first) = (parts.share(part, n), parts.first_key(part) as i64);
+                let seen = keys.iter().zip(weights).filter(|(key, _)| **key >= 0);
+                all.extend(seen.map(|(key, weight)| (key + first, (share * f64::from(*weight)) as f32)));
+            }
+            all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            all.resize(self.k.max(all.len()), (-1, 0.0));
+            index.extend(all[..self.k].iter().map(|(key, _)| *key));
+            weight.extend(all[..self.k].iter().map(|(_, weight)| *weight));
+        }
+        Ok(vec![Values::I64(index), Values::F32(weight)])
     }
 
     fn fuse(&self, shape: &Shape) -> Option<Fused> {
@@ -61,12 +97,22 @@ impl Readout for TopK {
 
 impl TopK {
     fn head(&self) -> TopKHead {
-        TopKHead { k: self.0, order: Vec::new(), index: Vec::new(), weight: Vec::new() }
+        TopKHead {
+            k: self.k,
+            by_value: self.by_value,
+            adjusted: Vec::new(),
+            order: Vec::new(),
+            index: Vec::new(),
+            weight: Vec::new(),
+        }
     }
 }
 
 pub(crate) struct TopKHead {
     k: usize,
+    by_value: bool,
+    /// Scores by which keys are ordered.
+    adjusted: Vec<f64>,
     order: Vec<usize>,
     /// `[queries seen so far, K]`
     index: Vec<i64>,
@@ -76,11 +122,17 @@ pub(crate) struct TopKHead {
 impl Head for TopKHead {
     fn see(&mut self, row: &Row) {
         // Scores order the keys even where their weights have all become 0.
+        self.adjusted.clear();
+        self.adjusted.extend_from_slice(&row.scores);
+        if self.by_value {
+            self.adjusted.iter_mut().zip(&row.value_norms).for_each(|(score, norm)| *score += norm.ln());
+        }
+        let scores = &self.adjusted;
         let heavier = |a: &usize, b: &usize| -> Ordering {
-            row.scores[*b].partial_cmp(&row.scores[*a]).unwrap_or(Ordering::Equal).then(a.cmp(b))
+            scores[*b].partial_cmp(&scores[*a]).unwrap_or(Ordering::Equal).then(a.cmp(b))
         };
         self.order.clear();
-        self.order.extend(0..row.keys.len());
+        self.order.extend((0..row.keys.len()).filter(|at| !self.by_value || scores[*at] > f64::NEG_INFINITY));
         if !row.lse.is_nan() {
             if self.k < self.order.len() {
                 self.order.select_nth_unstable_by(self.k - 1, heavier);
@@ -90,8 +142,9 @@ impl Head for TopKHead {
         }
         for at in 0..self.k {
             let key = self.order.get(at);
+            let norm = |at: usize| if self.by_value { row.value_norms[at] } else { 1.0 };
             self.index.push(key.map_or(-1, |&at| row.keys[at] as i64));
-            self.weight.push(key.map_or(0.0, |&at| row.weights[at] as f32));
+            self.weight.push(key.map_or(0.0, |&at| (row.weights[at] * norm(at)) as f32));
         }
     }
 
@@ -102,6 +155,10 @@ impl Head for TopKHead {
 
 /// The room holds the best scores so far, `[places, queries]`, and after them their keys.
 impl Fuse for TopKHead {
+    fn needs(&self) -> Needs {
+        Needs { value_norms: self.by_value, ..Needs::default() }
+    }
+
     fn room(&self) -> usize {
         2 * self.k.max(IN_REGISTERS)
     }
@@ -118,14 +175,21 @@ impl Fuse for TopKHead {
         let last = (self.k.max(IN_REGISTERS) - 1) * COLUMNS * S::LANES;
         for c in 0..COLUMNS {
             let (scores, keys) = (&mut scores[c * S::LANES..], &mut keys[c * S::LANES..]);
+            if self.by_value {
+                match self.k <= IN_REGISTERS {
+                    true => see_column::<S, true>(simd, block, c, scores, keys),
+                    false => see_long_column::<S, true>(simd, block, c, last, scores, keys),
+                }
+                continue;
+            }
             // Late in a row, most blocks hold nothing new.
             if !simd.any_less(simd.load(&scores[last..]), block.max[c]) {
                 continue;
             }
             if self.k <= IN_REGISTERS {
-                see_column(simd, block, c, scores, keys);
+                see_column::<S, false>(simd, block, c, scores, keys);
             } else {
-                see_long_column(simd, block, c, last, scores, keys);
+                see_long_column::<S, false>(simd, block, c, last, scores, keys);
             }
         }
     }
@@ -155,9 +219,21 @@ impl Fuse for TopKHead {
     }
 }
 
+/// What the score of a key rises by for weight · ‖v‖ to be in its order.
+fn shift<S: Simd>(block: &Block<S>, at: usize) -> S::N {
+    let exponent = f64::from(block.value_norms[block.keys.start + at]).log2();
+    S::N::from_f64(exponent / block.unit.to_f64())
+}
+
 /// Looks for better keys of the queries of one column. An equal score stays below those of lower keys.
 #[inline(always)]
-fn see_column<S: Simd>(simd: S, block: &Block<S>, c: usize, scores: &mut [S::N], keys: &mut [S::N]) {
+fn see_column<S: Simd, const BY_VALUE: bool>(
+    simd: S,
+    block: &Block<S>,
+    c: usize,
+    scores: &mut [S::N],
+    keys: &mut [S::N],
+) {
     let width = COLUMNS * S::LANES;
     let lowest = simd.constant(f64::NEG_INFINITY);
     let mut best = [(lowest, lowest); IN_REGISTERS];
@@ -167,15 +243,28 @@ fn see_column<S: Simd>(simd: S, block: &Block<S>, c: usize, scores: &mut [S::N],
     for (part, rows) in block.scores.chunks(CANDIDATES * width).enumerate() {
         // Which keys are better is a guess that a processor makes wrongly: they are listed without a branch.
         let least = best[IN_REGISTERS - 1].0;
+        let mut shifts = [S::N::default(); CANDIDATES];
+        if BY_VALUE {
+            for (at, to) in shifts.iter_mut().enumerate().take(rows.len() / width) {
+                *to = shift(block, part * CANDIDATES + at);
+            }
+        }
         let mut candidates = [0u8; CANDIDATES];
         let mut count = 0;
         for (at, row) in rows.chunks_exact(width).enumerate() {
+            let mut score = simd.load(&row[c * S::LANES..]);
+            if BY_VALUE {
+                score = simd.add(score, simd.splat(shifts[at]));
+            }
             candidates[count % CANDIDATES] = at as u8;
-            count += usize::from(simd.any_less(least, simd.load(&row[c * S::LANES..])));
+            count += usize::from(simd.any_less(least, score));
         }
         for &at in &candidates[..count] {
             let at = usize::from(at);
             let mut score = simd.load(&rows[at * width + c * S::LANES..]);
+            if BY_VALUE {
+                score = simd.add(score, simd.splat(shifts[at]));
+            }
             let mut key = simd.constant((block.keys.start + part * CANDIDATES + at) as f64);
             for best in &mut best {
                 let old = *best;
@@ -194,7 +283,7 @@ fn see_column<S: Simd>(simd: S, block: &Block<S>, c: usize, scores: &mut [S::N],
 
 /// As [`see_column`], for lists that the registers do not hold and that end at `last`.
 #[inline(always)]
-fn see_long_column<S: Simd>(
+fn see_long_column<S: Simd, const BY_VALUE: bool>(
     simd: S,
     block: &Block<S>,
     c: usize,
@@ -205,6 +294,9 @@ fn see_long_column<S: Simd>(
     let width = COLUMNS * S::LANES;
     for (at, row) in block.scores.chunks_exact(width).enumerate() {
         let mut score = simd.load(&row[c * S::LANES..]);
+        if BY_VALUE {
+            score = simd.add(score, simd.splat(shift(block, at)));
+        }
         if !simd.any_less(simd.load(&scores[last..]), score) {
             continue;
         }

@@ -242,7 +242,7 @@ fn from_model(
             "give a sentence, for instance \"The quick brown fox\"",
         ));
     }
-    let Loaded { model, tokenizer } = models::load(path)?;
+    let Loaded { model, tokenizer, .. } = models::load(path)?;
     let info = model.info().clone();
     let tokenizer = tokenizer.ok_or_else(|| {
         Error::request(

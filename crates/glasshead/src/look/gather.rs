@@ -32,10 +32,20 @@ pub struct Gathered {
 /// Runs `model` over `ids` as far as `layer` and keeps what is seen there.
 ///
 /// # Errors
-/// As [`Model::forward`]; a layer that the model does not have.
+/// As [`Model::forward`]; a layer that the model does not have, or that does more with its scores than the four
+/// steps show.
 pub fn gather(model: &dyn Model, ids: &[u32], layer: usize) -> Result<Gathered> {
-    let mut watch = Keep { layer, seen: None };
+    let mut watch = Keep { layer, seen: None, unlike: None };
     model.forward(ids, &mut watch)?;
+    if let Some(unlike) = watch.unlike {
+        return Err(Error::request(
+            format!(
+                "layer {layer} of this {} model {unlike}, which the four steps do not show",
+                model.info().family
+            ),
+            "choose another layer or model, or a text that fits into its window",
+        ));
+    }
     watch.seen.ok_or_else(|| {
         Error::request(
             format!("layer {layer} was never reached"),
@@ -47,6 +57,8 @@ pub fn gather(model: &dyn Model, ids: &[u32], layer: usize) -> Result<Gathered> 
 struct Keep {
     layer: usize,
     seen: Option<Gathered>,
+    /// What the layer does that the four steps would show wrongly.
+    unlike: Option<&'static str>,
 }
 
 impl Watch for Keep {
@@ -55,6 +67,11 @@ impl Watch for Keep {
             return ControlFlow::Continue(Read::new());
         }
         let [_, heads, tokens, _] = view.attention.q().shape();
+        if view.softcap != 0.0 {
+            self.unlike = Some("bends its scores by a softcap");
+        } else if view.window.is_some_and(|window| window < tokens) {
+            self.unlike = Some("sees only a window of the text");
+        }
         let [_, kv_heads, ..] = view.attention.k().shape();
         let group = heads / kv_heads;
         let mut encoding = Matrix::new(view.input.len() / tokens);

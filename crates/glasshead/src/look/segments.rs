@@ -131,15 +131,26 @@ enum Entry {
 const MAX_FILE: u64 = 64 << 20;
 
 fn from_file(path: &Path, text: &str) -> Result<Vec<Segment>> {
+    from_json(&read_small(path, MAX_FILE)?, &path.display().to_string(), text)
+}
+
+/// The passages of a JSON list of character ranges; `name` is what errors call it. They ascend, do not
+/// overlap, lie inside the text and on character boundaries.
+///
+/// # Errors
+/// As [`Cut::apply`].
+pub fn from_json(json: &[u8], name: &str, text: &str) -> Result<Vec<Segment>> {
     let wrong = |problem: String| {
         Error::request(
-            format!("segments of {} {problem}", path.display()),
+            format!("segments of {name} {problem}"),
             "give a JSON list of [start, end] or {\"start\": …, \"end\": …, \"label\": …}: characters of the text, \
              from 0, ascending, the end not included",
         )
     };
-    let entries: Vec<Entry> = serde_json::from_slice(&read_small(path, MAX_FILE)?)
-        .map_err(|cause| wrong(format!("cannot be read: {cause}")))?;
+    let entries: Vec<Entry> = serde_json::from_slice(json).map_err(|cause| match cause.is_data() {
+        true => wrong("cannot be read: an entry is neither a pair of numbers nor an object with both".into()),
+        false => wrong(format!("cannot be read: {cause}")),
+    })?;
     if entries.is_empty() {
         return Err(wrong("are none: the list is empty".into()));
     }
@@ -212,13 +223,14 @@ impl Runs {
     }
 
     /// Weights per run `[…, runs]` → weights per segment `[…, segments]`.
-    pub(super) fn merge(&self, per_run: &[f32], segments: usize) -> Vec<f32> {
+    pub(super) fn merge(&self, per_run: Vec<f32>, segments: usize) -> Vec<f32> {
+        let is_same = |(run, segment): (usize, &Option<usize>)| *segment == Some(run);
+        if self.segment.len() == segments && self.segment.iter().enumerate().all(is_same) {
+            return per_run;
+        }
         let runs = self.ends.len().max(1);
         let mut merged = vec![0.0; per_run.len() / runs * segments];
-        if segments == 0 {
-            return merged;
-        }
-        for (row, merged) in per_run.chunks_exact(runs).zip(merged.chunks_exact_mut(segments)) {
+        for (row, merged) in per_run.chunks_exact(runs).zip(merged.chunks_exact_mut(segments.max(1))) {
             for (weight, segment) in row.iter().zip(&self.segment) {
                 if let Some(segment) = segment {
                     merged[*segment] += weight;
@@ -283,10 +295,13 @@ mod tests {
         assert_eq!(runs.segment, [None, Some(0), Some(1), None, Some(2), Some(0), None]);
         assert_eq!(segments.iter().map(|segment| segment.tokens).collect::<Vec<_>>(), [3, 1, 1]);
         let merged = runs.merge(
-            &[0.5, 0.25, 0.125, 9.0, 0.0, 0.0625, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+            vec![0.5, 0.25, 0.125, 9.0, 0.0, 0.0625, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
             segments.len(),
         );
         assert_eq!(merged, [0.3125, 0.125, 0.0, 2.0, 1.0, 1.0]);
+        // As many runs as segments, and yet not the same.
+        let runs = Runs { ends: vec![1, 2], segment: vec![None, Some(0)] };
+        assert_eq!(runs.merge(vec![0.25, 0.75], 2), [0.75, 0.0]);
     }
 
     #[test]

@@ -10,16 +10,15 @@
 //!
 //! The names in the code are those of the checkpoints. The pooler and the heads on top are not read.
 
-use std::ops::ControlFlow;
-
-use glasshead_attention::{Attention, TensorView};
 use serde_json::json;
 
 use super::config::Keys;
-use super::layers::{Activation, LayerNorm, Linear, add, inner, tensor, values};
-use super::{Info, LayerView, Model, Watch};
-use crate::Result;
-use crate::weights::{Scope, Table, Weights};
+use super::elementwise::{Activation, add};
+use super::layers::{Embedding, LayerNorm, Linear, Mlp};
+use super::pass::{BLOCK, Heads, Input, Pass, Positions, Rules};
+use super::{Info, Model, Watch};
+use crate::weights::{Scope, Weights};
+use crate::{Error, Result};
 
 /// What the config of any of them comes down to.
 #[derive(Debug)]
@@ -50,8 +49,8 @@ struct Bert {
 
 #[derive(Debug)]
 struct Embeddings {
-    word: Table,
-    position: Table,
+    word: Embedding,
+    position: Embedding,
     /// `[hidden]`: the text is all of the first type.
     token_type: Option<Vec<f32>>,
     norm: LayerNorm,
@@ -59,14 +58,11 @@ struct Embeddings {
 
 #[derive(Debug)]
 struct Layer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    /// Query, key and value behind each other.
+    qkv: Linear,
     output: Linear,
     output_norm: LayerNorm,
-    up: Linear,
-    activation: Activation,
-    down: Linear,
+    mlp: Mlp,
     down_norm: LayerNorm,
 }
 
@@ -225,29 +221,28 @@ impl Embeddings {
             Some(types) => scope.table("token_type_embeddings.weight", [types, hidden])?.row(0),
             None => None,
         };
+        let table = |name, rows| Ok(Embedding::new(scope.table(name, [rows, hidden])?, None));
         Ok(Self {
-            word: scope.table("word_embeddings.weight", [config.vocabulary, hidden])?,
-            position: scope.table("position_embeddings.weight", [config.positions, hidden])?,
+            word: table("word_embeddings.weight", config.vocabulary)?,
+            position: table("position_embeddings.weight", config.positions)?,
             token_type,
             norm: LayerNorm::load(&scope.pp("LayerNorm"), hidden, config.epsilon)?,
         })
     }
 
     /// `[tokens, hidden]`
-    fn forward(&self, ids: &[u32], positions: &[usize], hidden: usize) -> Result<Vec<f32>> {
-        let mut x = Vec::with_capacity(ids.len() * hidden);
-        for (&id, &position) in ids.iter().zip(positions) {
-            let (word, position) = (self.word.row(id as usize), self.position.row(position));
-            let (Some(mut word), Some(position)) = (word, position) else {
-                return Err(inner(format!("token {id} has no embedding")));
-            };
-            if let Some(token_type) = &self.token_type {
-                add(&mut word, token_type);
-            }
-            add(&mut word, &position);
-            x.extend(word);
+    fn forward(
+        &self,
+        ids: impl Iterator<Item = usize>,
+        positions: Vec<usize>,
+        hidden: usize,
+    ) -> Result<Vec<f32>> {
+        let mut x = self.word.forward(ids)?;
+        if let Some(token_type) = &self.token_type {
+            x.chunks_exact_mut(hidden).for_each(|x| add(x, token_type));
         }
-        self.norm.forward(&mut x);
+        add(&mut x, &self.position.forward(positions)?);
+        self.norm.in_place(&mut x);
         Ok(x)
     }
 }
@@ -255,19 +250,30 @@ impl Embeddings {
 impl Layer {
     fn load(scope: &Scope<'_>, config: &Config, names: &Names) -> Result<Self> {
         let Config { hidden, intermediate, epsilon, activation, .. } = *config;
-        let square = |name: &str| Linear::load(&scope.pp(name), hidden, hidden);
         let norm = |name: &str| LayerNorm::load(&scope.pp(name), hidden, epsilon);
+        let linear = |name, inputs, outputs| Linear::load(&scope.pp(name), inputs, outputs, true);
+        let qkv = [names.query, names.key, names.value].map(|name| (scope.pp(name), hidden));
         Ok(Self {
-            query: square(names.query)?,
-            key: square(names.key)?,
-            value: square(names.value)?,
-            output: square(names.output)?,
+            qkv: Linear::stacked(&qkv, hidden, true)?,
+            output: linear(names.output, hidden, hidden)?,
             output_norm: norm(names.output_norm)?,
-            up: Linear::load(&scope.pp(names.up), hidden, intermediate)?,
-            activation,
-            down: Linear::load(&scope.pp(names.down), intermediate, hidden)?,
+            mlp: Mlp {
+                up: linear(names.up, hidden, intermediate)?,
+                activation,
+                gated: false,
+                down: linear(names.down, intermediate, hidden)?,
+            },
             down_norm: norm(names.down_norm)?,
         })
+    }
+
+    /// `x [tokens, hidden]`, in place: what the attention gave goes in, then the feed-forward block.
+    fn finish(&self, x: &mut [f32], merged: Vec<f32>) -> Result<()> {
+        self.output.forward(merged, |y| y.add_to(x))?;
+        self.output_norm.in_place(x);
+        self.mlp.forward(x.to_vec(), |y| y.add_to(x))?;
+        self.down_norm.in_place(x);
+        Ok(())
     }
 }
 
@@ -276,35 +282,34 @@ impl Model for Bert {
         &self.info
     }
 
-    fn forward(&self, ids: &[u32], watch: &mut dyn Watch) -> Result<()> {
-        self.info.check(ids)?;
-        let Info { heads, head_dim, hidden, .. } = self.info;
-        let tokens = ids.len();
-        let mut x = self.embeddings.forward(ids, &self.positions(ids), hidden)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let input = tensor(&x, tokens, hidden)?;
-            let [q, k, v] = [&layer.query, &layer.key, &layer.value].map(|linear| linear.forward(&input));
-            let (q, k, v) = (values(&q?)?, values(&k?)?, values(&v?)?);
-            let view = |data| TensorView::from_tokens(data, 1, tokens, heads, head_dim).map_err(inner);
-            let attention = Attention::new(view(&q)?, view(&k)?, view(&v)?);
-            let view = LayerView { layer: index, input: &x, attention: &attention };
-            let ControlFlow::Continue(read) = watch.layer(&view) else { return Ok(()) };
-            let attended = attention.read(read).run().map_err(inner)?;
-            watch.seen(index, attended.readouts);
-            let merged = merge_heads(&attended.out, [heads, tokens, head_dim]);
-            add(&mut x, &values(&layer.output.forward(&tensor(&merged, tokens, hidden)?)?)?);
-            layer.output_norm.forward(&mut x);
-            let wide = layer.up.forward(&tensor(&x, tokens, hidden)?)?;
-            add(&mut x, &values(&layer.down.forward(&layer.activation.forward(&wide)?)?)?);
-            layer.down_norm.forward(&mut x);
+    fn run(&self, input: Input<'_>, watch: &mut dyn Watch) -> Result<()> {
+        if input.cache.is_some() {
+            return Err(Error::request(
+                format!("a {} model has no cache: every token sees those after it too", self.info.family),
+                "give the whole text in one pass, or use a decoder",
+            ));
         }
-        watch.finished(&x);
+        let hidden = self.info.hidden;
+        let mut pass = Pass::new(input, &self.info, Positions::Table, watch)?;
+        let positions = pass.texts().flat_map(|ids| self.positions(ids)).collect();
+        let mut x = self.embeddings.forward(pass.ids(), positions, hidden)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut heads = Heads::new(&self.info, pass.tokens());
+            for (block, x) in x.chunks(BLOCK * hidden).enumerate() {
+                layer.qkv.forward(x.to_vec(), |qkv| heads.fill(block * BLOCK, qkv, |_, _, _| {}))?;
+            }
+            let Some(out) = pass.attend(index, &x, &heads, &Rules::default())? else { return Ok(()) };
+            for (block, x) in x.chunks_mut(BLOCK * hidden).enumerate() {
+                layer.finish(x, heads.merged(&out, block * BLOCK, x.len() / hidden))?;
+            }
+        }
+        pass.finish(&x);
         Ok(())
     }
 }
 
 impl Bert {
-    /// Which position embedding each token gets.
+    /// Which position embedding each token of a text gets.
     fn positions(&self, ids: &[u32]) -> Vec<usize> {
         let Some(padding) = self.padding else { return (0..ids.len()).collect() };
         let mut last = padding;
@@ -317,16 +322,4 @@ impl Bert {
         };
         ids.iter().map(&mut position).collect()
     }
-}
-
-/// `[heads, tokens, dim]` → `[tokens, heads · dim]`
-fn merge_heads(out: &[f32], [heads, tokens, dim]: [usize; 3]) -> Vec<f32> {
-    let mut merged = Vec::with_capacity(out.len());
-    for token in 0..tokens {
-        for head in 0..heads {
-            let start = (head * tokens + token) * dim;
-            merged.extend_from_slice(&out[start..start + dim]);
-        }
-    }
-    merged
 }

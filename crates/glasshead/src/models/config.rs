@@ -13,6 +13,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Keys {
     path: PathBuf,
+    /// Empty, or `rope_scaling.` for the keys of an object inside.
+    within: String,
     left: Map<String, Value>,
     asked: BTreeSet<String>,
 }
@@ -23,10 +25,11 @@ const WITHOUT_INFLUENCE: &[&str] = &[
     // Where it comes from.
     "architectures", "_name_or_path", "name_or_path", "transformers_version", "finetuning_task",
     "task_specific_params", "dtype", "torch_dtype", "torchscript", "_attn_implementation",
-    "_attn_implementation_autoset", "attn_implementation",
+    "_attn_implementation_autoset", "attn_implementation", "auto_map", "is_llama_config",
+    "transformers.js_config", "unsloth_fixed", "unsloth_version",
     // Training.
     "attention_probs_dropout_prob", "hidden_dropout_prob", "classifier_dropout", "attention_dropout",
-    "dropout", "qa_dropout", "seq_classif_dropout", "initializer_range", "initializer_factor",
+    "dropout", "qa_dropout", "seq_classif_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "initializer_range", "initializer_factor",
     "gradient_checkpointing", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
     "summary_type", "summary_use_proj",
     // Heads on top of the encoder: classifier, language model, pooler.
@@ -35,7 +38,7 @@ const WITHOUT_INFLUENCE: &[&str] = &[
     "pooler_size_per_head", "pooler_type",
     // How results are handed over, and the same sums in smaller portions.
     "use_cache", "output_past", "output_attentions", "output_hidden_states", "return_dict",
-    "use_return_dict", "chunk_size_feed_forward",
+    "use_return_dict", "chunk_size_feed_forward", "pretraining_tp", "cache_implementation", "n_ctx",
     // Ids of special tokens: the tokenizer sets them.
     "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
     "unk_token_id", "decoder_start_token_id", "tokenizer_class", "prefix",
@@ -70,7 +73,9 @@ impl Keys {
             )
         };
         match serde_json::from_slice(bytes) {
-            Ok(Value::Object(left)) => Ok(Self { path: path.to_owned(), left, asked: BTreeSet::new() }),
+            Ok(Value::Object(left)) => {
+                Ok(Self { path: path.to_owned(), within: String::new(), left, asked: BTreeSet::new() })
+            }
             Ok(_) => Err(refused("a JSON object")),
             Err(cause) => Err(refused(&format!("JSON: {cause}"))),
         }
@@ -84,14 +89,19 @@ impl Keys {
 
     fn wrong(&self, key: &str, value: &Value, wanted: &str) -> Error {
         Error::request(
-            format!("config key `{key}` of {} is {}, not {wanted}", self.path.display(), brief(value)),
+            format!(
+                "config key `{}{key}` of {} is {}, not {wanted}",
+                self.within,
+                self.path.display(),
+                brief(value)
+            ),
             "use the config.json that belongs to the model",
         )
     }
 
     fn missing(&self, key: &str) -> Error {
         Error::request(
-            format!("config key `{key}` is missing in {}", self.path.display()),
+            format!("config key `{}{key}` is missing in {}", self.within, self.path.display()),
             "use the config.json that belongs to the model",
         )
     }
@@ -118,6 +128,34 @@ impl Keys {
         size.filter(|&size| size > 0).ok_or_else(|| self.wrong(key, &value, "a whole number from 1 on"))
     }
 
+    /// A size, at least 1, or what it is when the key is not there.
+    ///
+    /// # Errors
+    /// No whole number from 1 on.
+    pub fn size_or(&mut self, key: &str, default: usize) -> Result<usize> {
+        if self.given(key) { self.size(key) } else { Ok(default) }
+    }
+
+    /// A size that may be switched off by `null`, where a missing key means `default`.
+    ///
+    /// # Errors
+    /// Neither `null` nor a whole number from 1 on.
+    pub fn size_unless_null(&mut self, key: &str, default: Option<usize>) -> Result<Option<usize>> {
+        let default = default.filter(|_| !self.left.contains_key(key));
+        if self.given(key) { self.size(key).map(Some) } else { Ok(default) }
+    }
+
+    /// Whether the key is there, and not `null`.
+    pub fn sets(&self, key: &str) -> bool {
+        self.left.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    /// The same, and that somebody has asked.
+    fn given(&mut self, key: &str) -> bool {
+        self.asked.insert(key.to_owned());
+        self.sets(key)
+    }
+
     /// A whole number from 0 on, or what it is when the key is not there.
     ///
     /// # Errors
@@ -136,6 +174,94 @@ impl Keys {
         match self.take(key) {
             None => Ok(false),
             Some(value) => value.as_bool().ok_or_else(|| self.wrong(key, &value, "true or false")),
+        }
+    }
+
+    /// A yes or no, or what it is when the key is not there.
+    ///
+    /// # Errors
+    /// Something else than a yes or no.
+    pub fn flag_or(&mut self, key: &str, default: bool) -> Result<bool> {
+        if self.given(key) { self.flag(key) } else { Ok(default) }
+    }
+
+    /// A positive number; `None` when the key is not there.
+    ///
+    /// # Errors
+    /// Something else.
+    pub fn positive(&mut self, key: &str) -> Result<Option<f64>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let number = value.as_f64().filter(|number| *number > 0.0 && number.is_finite());
+        number.map(Some).ok_or_else(|| self.wrong(key, &value, "a positive number"))
+    }
+
+    /// A positive number that may be switched off by `null`, where a missing key means `default`.
+    ///
+    /// # Errors
+    /// Neither `null` nor a positive number.
+    pub fn positive_unless_null(&mut self, key: &str, default: f64) -> Result<Option<f64>> {
+        if self.left.contains_key(key) { self.positive(key) } else { Ok(Some(default)) }
+    }
+
+    /// A number; `None` when the key is not there.
+    ///
+    /// # Errors
+    /// Something else.
+    pub fn number(&mut self, key: &str) -> Result<Option<f64>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        value.as_f64().map(Some).ok_or_else(|| self.wrong(key, &value, "a number"))
+    }
+
+    /// A needed positive number.
+    ///
+    /// # Errors
+    /// The key is missing, or something else.
+    pub fn needed_positive(&mut self, key: &str) -> Result<f64> {
+        self.positive(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A needed list of `len` positive numbers.
+    ///
+    /// # Errors
+    /// The key is missing, something else, or another number of them.
+    pub fn positives(&mut self, key: &str, len: usize) -> Result<Vec<f64>> {
+        let value = self.take(key).ok_or_else(|| self.missing(key))?;
+        let number = |value: &Value| value.as_f64().filter(|number| *number > 0.0 && number.is_finite());
+        let numbers: Option<Vec<f64>> = value.as_array().and_then(|list| list.iter().map(number).collect());
+        numbers
+            .filter(|numbers| numbers.len() == len)
+            .ok_or_else(|| self.wrong(key, &value, &format!("a list of {len} positive numbers")))
+    }
+
+    /// A list of words, each one of those that are known; `None` when the key is not there.
+    ///
+    /// # Errors
+    /// Something else, or another word.
+    pub fn words<T: Copy>(&mut self, key: &str, known: &[(&str, T)]) -> Result<Option<Vec<T>>> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let list = value.as_array().ok_or_else(|| self.wrong(key, &value, "a list"))?;
+        let meaning = |word: &Value| {
+            let found = known.iter().find(|(known, _)| word.as_str() == Some(known));
+            let known = || words(known.iter().map(|(word, _)| *word));
+            found.map(|(_, meaning)| *meaning).ok_or_else(|| self.unsupported(key, word, &known()))
+        };
+        list.iter().map(meaning).collect::<Result<_>>().map(Some)
+    }
+
+    /// The keys of an object inside; `None` when the key is not there.
+    ///
+    /// # Errors
+    /// No object.
+    pub fn object(&mut self, key: &str) -> Result<Option<Self>> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Object(left)) => Ok(Some(Self {
+                path: self.path.clone(),
+                within: format!("{}{key}.", self.within),
+                left,
+                asked: BTreeSet::new(),
+            })),
+            Some(other) => Err(self.wrong(key, &other, "an object")),
         }
     }
 
@@ -178,7 +304,8 @@ impl Keys {
     fn unsupported(&self, key: &str, value: &Value, known: &str) -> Error {
         Error::request(
             format!(
-                "config key `{key}` of {} is {}, which is not supported",
+                "config key `{}{key}` of {} is {}, which is not supported",
+                self.within,
                 self.path.display(),
                 brief(value)
             ),
@@ -200,7 +327,7 @@ impl Keys {
             Some(key) => Err(Error::request(
                 format!(
                     "config key {} of {} is not known to the {family} forward",
-                    shown(key),
+                    shown(&format!("{}{key}", self.within)),
                     self.path.display()
                 ),
                 "it may change what the model computes; remove it from the file if you are sure that it does not",

@@ -20,11 +20,13 @@ pub struct Token {
     pub special: bool,
 }
 
-/// Cuts a text into [`Token`]s, as a `tokenizer.json` says.
+/// Cuts a text into [`Token`]s, as a `tokenizer.json` or the metadata of a GGUF file says.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     name: String,
     inner: tokenizers::Tokenizer,
+    /// Put in front of every text and behind it, beside what `inner` adds: id and name.
+    frame: [Option<(u32, String)>; 2],
 }
 
 impl Tokenizer {
@@ -54,7 +56,7 @@ impl Tokenizer {
         let inner = fenced(|| tokenizers::Tokenizer::from_bytes(bytes))
             .ok_or_else(|| refused("one of its parts is broken"))?
             .map_err(|cause| refused(&cause.to_string()))?;
-        let mut tokenizer = Self { name: name.to_owned(), inner };
+        let mut tokenizer = Self { name: name.to_owned(), inner, frame: [None, None] };
         // A file may say "cut after 128, pad to 128" (MiniLM's does). That is a habit of its training batches;
         // the limit of the model is its number of positions, and a cut nobody sees would be a lie.
         tokenizer.inner.with_padding(None);
@@ -64,14 +66,49 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// A tokenizer that was built in memory; `before` and `after` are put around every text.
+    pub(super) fn framed(
+        name: String,
+        inner: tokenizers::Tokenizer,
+        before: Option<(u32, String)>,
+        after: Option<(u32, String)>,
+    ) -> Self {
+        Self { name, inner, frame: [before, after] }
+    }
+
+    /// The name of a token, as the vocabulary spells it.
+    pub fn name_of(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The token of that name.
+    pub fn id_of(&self, name: &str) -> Option<u32> {
+        self.inner.token_to_id(name)
+    }
+
     /// Cuts `text`; special tokens are added as the file says. Byte ranges lie inside the text and on
     /// character boundaries, whatever the file does.
     ///
     /// # Errors
     /// A tokenizer that cannot handle the text (for example one without a token for the unknown).
     pub fn encode(&self, text: &str) -> Result<Vec<Token>> {
+        let [before, after] =
+            self.frame.each_ref().map(|token| token.clone().map(|(id, text)| special(id, text)));
+        let inside = self.cut(text, true)?;
+        Ok(before.into_iter().chain(inside).chain(after).collect())
+    }
+
+    /// Cuts a text that has its special tokens already, as a chat template writes them: none are added.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_as_is(&self, text: &str) -> Result<Vec<Token>> {
+        self.cut(text, false)
+    }
+
+    fn cut(&self, text: &str, add_special: bool) -> Result<Vec<Token>> {
         // `encode` counts in bytes, `encode_char_offsets` in characters.
-        let encoding = fenced(|| self.inner.encode(text, true))
+        let encoding = fenced(|| self.inner.encode(text, add_special))
             .ok_or_else(|| self.failed("one of its parts is broken"))?
             .map_err(|cause| self.failed(&cause.to_string()))?;
         let ranges = encoding.get_offsets().iter();
@@ -80,9 +117,9 @@ impl Tokenizer {
         Ok(names
             .zip(ranges)
             .zip(marks)
-            .map(|(((&id, name), &(start, end)), &special)| {
-                if special != 0 {
-                    return Token { id, text: name.clone(), start: 0, end: 0, special: true };
+            .map(|(((&id, name), &(start, end)), &added)| {
+                if added != 0 {
+                    return special(id, name.clone());
                 }
                 let (start, end) = inside(text, start, end);
                 Token { id, text: text[start..end].to_owned(), start, end, special: false }
@@ -98,6 +135,11 @@ impl Tokenizer {
     }
 }
 
+/// A token that stands for nothing in the text.
+fn special(id: u32, name: String) -> Token {
+    Token { id, text: name, start: 0, end: 0, special: true }
+}
+
 /// The largest tokenizer.json we read, in bytes; the largest public ones are near 35 MB.
 const MAX_FILE: u64 = 256 << 20;
 
@@ -110,7 +152,7 @@ fn inside(text: &str, start: usize, end: usize) -> (usize, usize) {
     (start, end.max(start))
 }
 
-fn one_line(message: &str) -> String {
+pub(super) fn one_line(message: &str) -> String {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().take(200).collect()
 }

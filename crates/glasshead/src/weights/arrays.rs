@@ -160,32 +160,44 @@ impl Arrays {
 
     /// The sentence for an array that is not there.
     pub(crate) fn missing(&self, name: &str) -> Error {
-        let names = self.header.arrays.keys().take(8).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
-        let more = if self.header.arrays.len() > 8 { ", …" } else { "" };
-        Error::request(
-            format!("{} has no array {}", self.path.display(), shown(name)),
-            if names.is_empty() { "the file is empty".to_owned() } else { format!("it has {names}{more}") },
-        )
-    }
-
-    /// The sentence for an array of another shape than is needed.
-    pub(crate) fn misshapen(&self, name: &str, expected: &[usize], found: &[usize]) -> Error {
-        Error::request(
-            format!(
-                "array {} of {} has the shape {}, but {} is needed",
-                shown(name),
-                self.path.display(),
-                shape(found),
-                shape(expected)
-            ),
-            "the file and its config.json do not belong together",
-        )
+        missing(&self.path, name, self.header.arrays.keys().map(String::as_str))
     }
 
     /// The whole file.
     pub(crate) fn file(&self) -> &Arc<Vec<u8>> {
         &self.file
     }
+}
+
+/// The sentence for an array that is not in the file or folder at `path`, which has `names`.
+pub(super) fn missing<'a>(path: &Path, name: &str, names: impl Iterator<Item = &'a str>) -> Error {
+    const TOLD: usize = 8;
+    let mut names: Vec<_> = names.take(TOLD + 1).map(shown).collect();
+    if names.len() > TOLD {
+        names[TOLD] = "…".to_owned();
+    }
+    Error::request(
+        format!("{} has no array {}", path.display(), shown(name)),
+        if names.is_empty() {
+            "the file is empty".to_owned()
+        } else {
+            format!("it has {}", names.join(", "))
+        },
+    )
+}
+
+/// The sentence for an array of another shape than is needed.
+pub(super) fn misshapen(path: &Path, name: &str, expected: &[usize], found: &[usize]) -> Error {
+    Error::request(
+        format!(
+            "array {} of {} has the shape {}, but {} is needed",
+            shown(name),
+            path.display(),
+            shape(found),
+            shape(expected)
+        ),
+        "the file and its config.json do not belong together",
+    )
 }
 
 impl ArrayData {

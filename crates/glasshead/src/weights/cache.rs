@@ -56,7 +56,7 @@ pub(super) fn folder_in(cache: &Path, name: &str) -> PathBuf {
     cache.join("models").join(name)
 }
 
-/// The folder of a catalogue model if all of its files are there in their right sizes. Asks no network
+/// The folder (or the file, if it is one alone) of a catalogue model if all of its files are there in their right sizes. Asks no network
 /// and reads no file.
 ///
 /// # Errors
@@ -64,7 +64,7 @@ pub(super) fn folder_in(cache: &Path, name: &str) -> PathBuf {
 pub fn locate(name: &str) -> Result<Option<PathBuf>> {
     let entry = known(name)?;
     let folder = model_folder(entry.name)?;
-    Ok(complete(entry, &folder).then_some(folder))
+    Ok(complete(entry, &folder).then(|| entry.path_in(&folder)))
 }
 
 /// The catalogue's entry of that name, or the sentence that there is none.
@@ -76,7 +76,10 @@ pub(super) fn known(name: &str) -> Result<&'static Entry> {
 pub(super) fn unknown(name: &str) -> Error {
     Error::request(
         format!("there is no model {} in the catalogue", shown(name)),
-        format!("the catalogue has: {}; the path of a folder with a model works too", catalogue::names()),
+        format!(
+            "the catalogue has: {}; the path of a model folder or a .gguf file works too",
+            catalogue::names()
+        ),
     )
 }
 
@@ -108,7 +111,8 @@ pub(super) fn check(entry: &Entry, folder: &Path, depth: Depth, progress: &mut d
     if !entry.files.iter().all(here) {
         return Ok(false);
     }
-    let deep = |file: &&File| depth == Depth::Whole || !file.path.ends_with(".safetensors");
+    let hashed_later = |file: &File| file.path.ends_with(".safetensors") || file.path.ends_with(".gguf");
+    let deep = |file: &&File| depth == Depth::Whole || !hashed_later(file);
     let total = entry.files.iter().filter(deep).map(|file| file.bytes).sum();
     progress.start(&format!("checking {}", entry.name), total);
     let outcome = entry.files.iter().try_for_each(|file| {

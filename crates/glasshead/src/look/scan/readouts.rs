@@ -160,10 +160,8 @@ impl Wanted {
             && let Some(array) = arrays.iter_mut().find(|array| array.name == "segments")
         {
             array.shape = vec![shape.batch, shape.heads, shape.queries, self.segments.len()];
-            if let Values::F32(values) = &mut array.values
-                && runs.segment.len() != self.segments.len()
-            {
-                *values = runs.merge(values, self.segments.len());
+            if let Values::F32(values) = &mut array.values {
+                *values = runs.merge(std::mem::take(values), self.segments.len());
             }
         }
         arrays

@@ -8,8 +8,11 @@ use crate::look::scan::Scan;
 /// How many passages are told.
 const PASSAGES: usize = 8;
 
+/// How a number is written.
+type Written = fn(f64) -> String;
+
 /// What the numbers of a layer are called, and how they are written.
-const COLUMNS: &[(&str, &str, fn(f64) -> String)] = &[
+const COLUMNS: &[(&str, &str, Written)] = &[
     ("entropy", "entropy/nats", |x| format!("{x:.2}")),
     ("max_weight", "largest", percent),
     ("first_weight", "first token", percent),

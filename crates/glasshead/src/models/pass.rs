@@ -1,0 +1,363 @@
+//! One pass of a model over its input, as every family goes through it: which token stands where, the cache,
+//! and the one step in which a layer attends and is looked at.
+
+use std::ops::ControlFlow;
+
+use glasshead_attention::{Attention, Causal, KvCache, Packed, Read, TensorView, Window};
+use rayon::prelude::*;
+
+use super::elementwise::{add, by_rows};
+use super::layers::{Product, inner};
+use super::{Info, LayerView, Watch};
+use crate::{Error, Result};
+
+/// What a model reads in one pass.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// Token ids, special tokens included; of several texts behind each other.
+    pub ids: &'a [u32],
+    /// Where each of several texts ends in `ids`, the last one at its end; they do not see each other. Empty: it
+    /// is one text.
+    pub ends: &'a [usize],
+    /// What a decoder has read of this text before; the new tokens stand behind it, and are added to it.
+    pub cache: Option<&'a mut Cache>,
+    /// Reads texts longer than the model was made for, where its positions have no last one.
+    pub force_context: bool,
+}
+
+impl<'a> Input<'a> {
+    /// One text from its beginning.
+    pub fn text(ids: &'a [u32]) -> Self {
+        Self { ids, ends: &[], cache: None, force_context: false }
+    }
+
+    /// Several texts behind each other, each up to its end.
+    pub fn several(ids: &'a [u32], ends: &'a [usize]) -> Self {
+        Self { ends, ..Self::text(ids) }
+    }
+
+    /// A text that goes on after what is cached.
+    pub fn after(ids: &'a [u32], cache: &'a mut Cache) -> Self {
+        Self { cache: Some(cache), ..Self::text(ids) }
+    }
+}
+
+/// The keys and values of a text that a decoder has read so far, of all its layers.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    layers: Vec<KvCache<f32>>,
+    /// `[kv_heads, head_dim]`
+    shape: [usize; 2],
+    capacity: usize,
+    /// Tokens that have gone through all layers.
+    len: usize,
+}
+
+impl Cache {
+    /// An empty cache with room for `capacity` tokens: two times `layers · kv_heads · capacity · head_dim` numbers.
+    ///
+    /// # Errors
+    /// When that does not fit into memory.
+    pub fn new(info: &Info, capacity: usize) -> Result<Self> {
+        let Info { layers, kv_heads, head_dim, .. } = *info;
+        let layer = || {
+            KvCache::new([1, kv_heads, capacity], head_dim, head_dim).map_err(|_| {
+                Error::environment(
+                    format!("the keys and values of {capacity} tokens do not fit into memory"),
+                    "give a shorter text, or let the model write fewer tokens",
+                )
+            })
+        };
+        let layers = (0..layers).map(|_| layer()).collect::<Result<_>>()?;
+        Ok(Self { layers, shape: [kv_heads, head_dim], capacity, len: 0 })
+    }
+
+    /// How many tokens are cached.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many tokens there is room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all tokens but the first `len`; does nothing where there are no more.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Refuses what does not belong to the model or has no room; drops what a pass that was stopped left behind.
+    fn begin(&mut self, info: &Info, new: usize) -> Result<()> {
+        if self.layers.len() != info.layers || self.shape != [info.kv_heads, info.head_dim] {
+            return Err(Error::request(
+                "the cache was made for another model",
+                "make it from the sizes of the model that uses it",
+            ));
+        }
+        if new > self.capacity - self.len {
+            let Self { len, capacity, .. } = self;
+            return Err(Error::request(
+                format!("{new} more tokens do not fit into a cache that holds {len} of {capacity}"),
+                "make the cache larger, or read fewer tokens",
+            ));
+        }
+        self.layers.iter_mut().for_each(|layer| layer.truncate(self.len));
+        Ok(())
+    }
+}
+
+/// Whether a model's positions have a last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Positions {
+    /// Computed: a longer text than the model was made for can be forced.
+    Endless,
+    /// A table: there is nothing behind its end.
+    Table,
+}
+
+/// Where a token stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// In its own text.
+    pub(super) position: usize,
+    /// How long its text is.
+    pub(super) length: usize,
+}
+
+/// What a layer's attention does beside its vectors.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rules {
+    /// A token sees itself and what stands before it.
+    pub(super) causal: bool,
+    /// How many tokens it sees, itself included; `None`: no limit.
+    pub(super) window: Option<usize>,
+    /// What q·k is multiplied with; `None`: 1/√head_dim.
+    pub(super) scale: Option<f64>,
+    /// Scores become cap · tanh(score / cap); 0: they do not.
+    pub(super) softcap: f64,
+}
+
+/// A pass on its way through the layers.
+pub(super) struct Pass<'a> {
+    ids: &'a [u32],
+    /// Where each text starts; the last number is where all end.
+    starts: Vec<usize>,
+    cache: Option<&'a mut Cache>,
+    watch: &'a mut dyn Watch,
+}
+
+impl<'a> Pass<'a> {
+    /// Checks the input against the model.
+    pub(super) fn new(
+        input: Input<'a>,
+        info: &Info,
+        positions: Positions,
+        watch: &'a mut dyn Watch,
+    ) -> Result<Self> {
+        let Input { ids, ends, cache, force_context } = input;
+        let past = cache.as_ref().map_or(0, |cache| cache.len);
+        let endless = force_context && positions == Positions::Endless;
+        let mut starts = vec![0];
+        if ends.is_empty() {
+            starts.push(ids.len());
+        } else {
+            if !ends.is_sorted() || ends.last() != Some(&ids.len()) {
+                return Err(Error::request(
+                    format!("the ends of the texts do not rise to the {} tokens there are", ids.len()),
+                    "give where each text ends, in order, the last one at the end of all tokens",
+                ));
+            }
+            starts.extend(ends);
+        }
+        for text in starts.windows(2) {
+            info.check_after(past, &ids[text[0]..text[1]], endless)?;
+        }
+        let mut pass = Self { ids, starts, cache, watch };
+        if let Some(cache) = &mut pass.cache {
+            if pass.starts.len() > 2 {
+                return Err(Error::request(
+                    "several texts share one cache",
+                    "give each its own cache and its own pass",
+                ));
+            }
+            cache.begin(info, ids.len())?;
+        }
+        Ok(pass)
+    }
+
+    /// The token ids.
+    pub(super) fn ids(&self) -> impl Iterator<Item = usize> {
+        self.ids.iter().map(|&id| id as usize)
+    }
+
+    /// How many tokens are read in this pass.
+    pub(super) fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The ids of each text.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &'a [u32]> {
+        self.starts.windows(2).map(|text| &self.ids[text[0]..text[1]])
+    }
+
+    /// How many tokens of the text were read before.
+    pub(super) fn past(&self) -> usize {
+        self.cache.as_ref().map_or(0, |cache| cache.len)
+    }
+
+    /// Where each token stands.
+    pub(super) fn places(&self) -> Vec<Place> {
+        let past = self.past();
+        let places = self.texts().flat_map(|text| {
+            let length = past + text.len();
+            (past..length).map(move |position| Place { position, length })
+        });
+        places.collect()
+    }
+
+    /// A layer attends, and is looked at: `[heads, tokens, head_dim]`, or `None` where the watch ends the pass.
+    /// `input [tokens, hidden]` is what entered the layer.
+    pub(super) fn attend(
+        &mut self,
+        layer: usize,
+        input: &[f32],
+        heads: &Heads,
+        rules: &Rules,
+    ) -> Result<Option<Vec<f32>>> {
+        let offset = self.past();
+        let [q, k, v] = heads.views()?;
+        let (k, v) = match &mut self.cache {
+            Some(cache) => {
+                let layer = &mut cache.layers[layer];
+                layer.append(k, v).map_err(inner)?;
+                (layer.k(), layer.v())
+            }
+            None => (k, v),
+        };
+        let mut attention = Attention::new(q, k, v).softcap(rules.softcap);
+        if rules.causal {
+            attention = attention.causal(Causal::BottomRight);
+        }
+        if let Some(scale) = rules.scale {
+            attention = attention.scale(scale);
+        }
+        if let Some(window) = rules.window {
+            attention = attention.window(Window { left: Some(window.saturating_sub(1) as u64), right: None });
+        }
+        if self.starts.len() > 2 {
+            attention = attention.packed(Packed { queries: &self.starts, keys: &self.starts });
+        }
+        let Rules { window, softcap, .. } = *rules;
+        let view = LayerView { layer, input, attention: &attention, offset, window, softcap };
+        let ControlFlow::Continue(read) = self.watch.layer(&view) else { return Ok(None) };
+        let attended = attention.read(read).run().map_err(unreadable)?;
+        self.watch.seen(layer, attended.readouts);
+        Ok(Some(attended.out))
+    }
+
+    /// The pass has gone through; `last_hidden` is `[tokens, hidden]`.
+    pub(super) fn finish(self, last_hidden: &[f32]) {
+        if let Some(cache) = self.cache {
+            cache.len += self.ids.len();
+        }
+        self.watch.finished(last_hidden);
+    }
+}
+
+/// The shapes are ours and fit; what is left is a readout that asks for too much.
+fn unreadable(cause: impl std::fmt::Display) -> Error {
+    Error::request(format!("the attention cannot be read out: {cause}"), "ask for other readouts")
+}
+
+/// q, k and v of a layer, `[heads, tokens, dim]` each.
+pub(super) struct Heads {
+    parts: [Vec<f32>; 3],
+    counts: [usize; 3],
+    tokens: usize,
+    dim: usize,
+}
+
+impl Heads {
+    /// Still without numbers.
+    pub(super) fn new(info: &Info, tokens: usize) -> Self {
+        let Info { heads, kv_heads, head_dim: dim, .. } = *info;
+        let counts = [heads, kv_heads, kv_heads];
+        Self { parts: counts.map(|heads| vec![0f32; heads * tokens * dim]), counts, tokens, dim }
+    }
+
+    /// Takes over what the linear layer of all three gave for the tokens from `first` on. `then(part, token, vector)`
+    /// turns or norms each vector of q (part 0), k (1) and v (2).
+    pub(super) fn fill(
+        &mut self,
+        first: usize,
+        qkv: Product<'_>,
+        then: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) {
+        let (tokens, dim, rows) = (self.tokens, self.dim, qkv.values.len() / qkv.width);
+        let mut column = 0;
+        for (part, heads) in self.parts.iter_mut().zip(self.counts).enumerate() {
+            let (to, heads) = heads;
+            let fill = |(head, to): (usize, &mut [f32])| {
+                let columns = column + head * dim..column + (head + 1) * dim;
+                by_rows(&mut to[first * dim..(first + rows) * dim], dim, |row, to| {
+                    for (at, (to, from)) in to.chunks_exact_mut(dim).zip(qkv.rows(row)).enumerate() {
+                        to.copy_from_slice(&from[columns.clone()]);
+                        if let Some(bias) = qkv.bias {
+                            add(to, &bias[columns.clone()]);
+                        }
+                        then(part, first + row + at, to);
+                    }
+                });
+            };
+            if rows == 1 {
+                to.chunks_exact_mut(tokens * dim).enumerate().for_each(fill);
+            } else {
+                to.par_chunks_exact_mut(tokens * dim).enumerate().for_each(fill);
+            }
+            column += heads * dim;
+        }
+    }
+
+    fn views(&self) -> Result<[TensorView<'_, f32>; 3]> {
+        let view = |part: usize| {
+            let shape = [1, self.counts[part], self.tokens, self.dim];
+            TensorView::contiguous(&self.parts[part], shape).map_err(inner)
+        };
+        Ok([view(0)?, view(1)?, view(2)?])
+    }
+
+    /// What the attention gave, `[heads, tokens, dim]`, as `[rows, heads · dim]` for the tokens from `first` on.
+    pub(super) fn merged(&self, out: &[f32], first: usize, rows: usize) -> Vec<f32> {
+        let (heads, dim) = (self.counts[0], self.dim);
+        let mut merged = vec![0f32; rows * heads * dim];
+        by_rows(&mut merged, heads * dim, |row, merged| {
+            for (at, merged) in merged.chunks_exact_mut(heads * dim).enumerate() {
+                for (head, to) in merged.chunks_exact_mut(dim).enumerate() {
+                    let start = (head * self.tokens + first + row + at) * dim;
+                    to.copy_from_slice(&out[start..start + dim]);
+                }
+            }
+        });
+        merged
+    }
+}
+
+/// So many tokens go through the linear layers at once: what is between them stays in the caches, and memory does
+/// not grow with the text.
+pub(super) const BLOCK: usize = 1024;
+
+/// A watch that does not look: for passes that only fill a cache or write.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn layer(&mut self, _: &LayerView<'_>) -> ControlFlow<(), Read> {
+        ControlFlow::Continue(Read::new())
+    }
+}
