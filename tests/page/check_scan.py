@@ -216,7 +216,7 @@ def check_text(page, checks):
     browser.press("Home")
     checks.equal("Home goes to the first token", browser.evaluate("Number(document.activeElement.dataset.token)"), 0)
     if browser.evaluate("seen.tokens !== null"):
-        browser.evaluate("chooseToken(heaviestToken(), false)")
+        browser.evaluate("chooseToken(sorted()[0], false)")
         browser.click("#lighter")
         checks.equal("lighter goes to the second heaviest token", browser.evaluate("sorted().indexOf(state.token)"), 1)
         heats = browser.evaluate("[...document.querySelectorAll('#text .token')].map(node => Number(node.style.getPropertyValue('--heat')))")
@@ -276,8 +276,10 @@ def check_map(page, checks):
     browser = page.browser
     if not page.data["map"]:
         return
-    painted = ("(() => { const canvas = document.getElementById('map'); const seen = new Set();"
-               " const bytes = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+    painted = ("(() => { const map = document.getElementById('map'); const seen = new Set();"
+               " const canvas = el('canvas', {width: map.width, height: map.height});"
+               " const ink = canvas.getContext('2d', {willReadFrequently: true}); ink.drawImage(map, 0, 0);"
+               " const bytes = ink.getImageData(0, 0, canvas.width, canvas.height).data;"
                " for (let i = 0; i < bytes.length; i += 4) seen.add(bytes[i] * 65536 + bytes[i + 1] * 256 + bytes[i + 2]);"
                " return seen.size; })()")
     checks.that("the map is painted", browser.evaluate(painted) > 12, browser.evaluate(painted))

@@ -322,12 +322,15 @@ fn top(scan: &Scan) -> Option<Top<'_>> {
     let count = scan.tokens.len();
     let all = count.saturating_mul(heads).saturating_mul(each) <= KEYS;
     let keys = if all { each } else { each.min(FEW) };
-    let room = if all { count } else { (KEYS / heads / keys.max(1)).max(16) };
-    // Those that were asked about, and of the others every so many.
-    let mut chosen = vec![false; count];
-    scan.of_interest().chain(scan.rows.iter().copied()).take(room / 2).for_each(|query| chosen[query] = true);
-    let step = count.div_ceil((room - chosen.iter().filter(|&&is| is).count()).max(1));
-    (0..count).step_by(step.max(1)).for_each(|query| chosen[query] = true);
+    let mut chosen = vec![all; count];
+    if !all {
+        // Those that were asked about, and of the others every so many.
+        let room = (KEYS / heads / keys.max(1)).max(16);
+        let asked = scan.of_interest().chain(scan.rows.iter().copied());
+        asked.take(room / 2).for_each(|query| chosen[query] = true);
+        let left = room - chosen.iter().filter(|&&is| is).count();
+        (0..count).step_by(count.div_ceil(left)).for_each(|query| chosen[query] = true);
+    }
     Some(Top {
         indices: indices.i64()?,
         weights,

@@ -78,18 +78,20 @@ function drawGrid(frame, chosen) {
   const of = chosen.of();
   const { low, span } = range(of);
   const dense = heads.length > WITH_NUMBERS;
+  // one head with nearly all of it would leave no colour for the others
+  const heat = chosen.write === percent ? Math.sqrt : (x) => x;
   const cell = ({ at, layer, head }) => {
     const x = of(at);
     const is = at === place();
     return el("td", {
       role: "gridcell", tabindex: is ? 0 : -1, "data-head": at,
       class: is ? "cell chosen" : "cell", "aria-selected": String(is),
-      "--heat": span > 0 && !Number.isNaN(x) ? ((x - low) / span).toFixed(3) : 0,
+      "--heat": span > 0 && !Number.isNaN(x) ? heat((x - low) / span).toFixed(3) : 0,
       "aria-label": `${headName(layer, head)}: ${chosen.write(x)}`,
     }, dense ? null : chosen.write(x));
   };
   const rows = layers.map((_, layer) => allHeads.slice(layer * heads.length, (layer + 1) * heads.length));
-  const ends = span >= 0 ? `from ${chosen.write(low)} (pale) to ${chosen.write(low + span)} (full colour)` : "";
+  const ends = span >= 0 ? `from ${chosen.write(low)} (pale) to ${chosen.write(low + span)} (full colour${chosen.write === percent ? ", by square root" : ""})` : "";
   replaceTable(frame, el("table", { role: "grid", class: dense ? "grid dense" : "grid" },
     el("caption", {}, el("span", {}, `Mean ${chosen.long}, over ${group().name}: ${ends}`)),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer ↓ head →"), heads.map((head) => el("th", { scope: "col" }, String(head))))),
@@ -171,6 +173,7 @@ function watchHeads() {
     const at = headOf(event);
     if (at !== null) chooseHead(at, true);
   });
+  rovingGrid(frame, ".cell"); // before a choice draws the grid anew
   frame.addEventListener("keydown", (event) => {
     if (event.target.matches(".cell") && (event.key === "Enter" || event.key === " ")) {
       event.preventDefault();
@@ -184,7 +187,6 @@ function watchHeads() {
     });
   }
   frame.addEventListener("mouseleave", () => measure() && sayHead(place()));
-  rovingGrid(frame, ".cell");
   byId("passage").append(...segments.map((segment, s) => el("option", { value: s }, cutText(`${s + 1}. ${segment.label}`, 60))));
   byId("passage").addEventListener("change", () => choosePassage(Number(byId("passage").value), false));
   buildChoices("views", [["grid", "grid"], ["table", "table"]], state.view, (view) => {
@@ -193,12 +195,14 @@ function watchHeads() {
   });
 }
 
-/** The head to begin with: the sharpest one that does not rest on the first token. */
+/** The head to begin with: the one that gave most to the heaviest passage; without passages the sharpest one
+ *  that does not rest on the first token. */
 function firstHead() {
   const one = group();
+  const most = (places, of) => places.reduce((best, at) => (of(at) > of(best) ? at : best), places[0] ?? 0);
+  const places = allHeads.map(({ at }) => at);
+  if (state.passage !== null) return most(places, (at) => passageShare(state.passage, at));
   const sharp = one.numbers.entropy;
   if (!sharp) return 0;
-  const rests = (at) => (one.first ? one.first[at] > 0.3 : false);
-  const able = allHeads.map(({ at }) => at).filter((at) => !rests(at) && !Number.isNaN(sharp[at]));
-  return able.reduce((best, at) => (sharp[at] < sharp[best] ? at : best), able[0] ?? 0);
+  return most(places.filter((at) => !(one.first?.[at] > 0.3) && !Number.isNaN(sharp[at])), (at) => -sharp[at]);
 }

@@ -375,12 +375,10 @@ function drawTop() {
   }
   const full = fullBar(Math.max(...rows.map(({ share }) => share), 1e-9));
   const sum = rows.reduce((total, { share }) => total + share, 0);
-  const context = (from, to) => el("span", { class: "context" }, from < to ? excerpt(from, to, 18) : "");
   replaceTable(byId("top"), buildTable({
     caption: `${headName()}: ${rows.length} key${rows.length === 1 ? "" : "s"}, together ${percent(sum)} of the weight of this query`,
     columns: [
-      { key: "key", label: "key", of: ({ key }) => [context(Math.max(0, key - 2), key), " ", el("b", {}, visibleText(tokenText(key))), " ",
-        context(key + 1, Math.min(count, key + 3)), key === 0 && el("span", { class: "tag plain" }, "first token")].filter(Boolean) },
+      { key: "key", label: "key", of: ({ key }) => [...inContext(key), key === 0 && el("span", { class: "tag plain" }, "first token")].filter(Boolean) },
       { key: "at", label: "token", kind: "number", of: ({ key }) => String(key) },
       { key: "bar", label: "", kind: "drawing", of: ({ key, share }) => shareBar(share, full, { kind: key === 0 ? "apart" : "share" }) },
       { key: "share", label: "share", kind: "number strong", of: ({ share }) => percent(share) },
@@ -390,6 +388,17 @@ function drawTop() {
   const some = queries.length < count
     ? `The page holds the keys of ${queries.length} of ${count} queries; the nearest one is shown. ` : "";
   byId("top-note").textContent = `${some}This part always shows whole rows, the first token included.`;
+}
+
+const AROUND = 14; // letters on each side of a key
+
+/** A token between its neighbours. */
+function inContext(t) {
+  const own = el("b", {}, visibleText(tokenText(t)));
+  if (names.has(t)) return [own];
+  const context = (text) => el("span", { class: "context" }, text.replace(/\s+/g, " "));
+  const [start, end] = [tokens.start[t], tokens.end[t]];
+  return [context(data.text.slice(Math.max(0, start - AROUND), start)), own, context(data.text.slice(end, end + AROUND))];
 }
 
 function watchTop() {

@@ -68,12 +68,12 @@ function buildFoot() {
 async function start() {
   buildFoot();
   segmentBytes = await unpack("segments");
-  ({ layer: state.layer, head: state.head } = allHeads[fromAddress() ?? firstHead()]);
   seen = await shares();
   if (seen.passages?.length) {
     state.passage = seen.passages.reduce((best, share, s) => (share > seen.passages[best] ? s : best), 0);
-    byId("passage").value = String(state.passage);
   }
+  ({ layer: state.layer, head: state.head } = allHeads[fromAddress() ?? firstHead()]);
+  if (group().queries !== null) chooseQueryNear(group().queries.at(-1));
   buildChoices("groups", groups.map(({ name }, at) => [String(at), name]), String(state.group), chooseGroup);
   byId("exclude").addEventListener("change", () => {
     state.exclude = byId("exclude").checked;
@@ -93,6 +93,7 @@ async function start() {
   drawSummary();
   drawHeads();
   await drawHead();
+  if (data.map && group().queries === null) chooseQueryNear((cell.row + 0.5) * data.map.block);
   addEventListener("hashchange", () => {
     const at = fromAddress();
     if (at !== null && at !== place()) chooseHead(at);

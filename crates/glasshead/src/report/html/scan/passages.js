@@ -19,15 +19,18 @@ function drawPassages() {
   }
   const rest = 1 - sum;
   const marks = 1e-3; // below what a per cent with one decimal shows
-  if (rest > marks) shown.push({ s: null, share: rest, label: "in no passage (marks around the text)" });
-  const full = fullBar(Math.max(...shown.map(({ share }) => share), 1e-9));
+  if (rest > marks) shown.push({ s: null, share: rest, label: "outside all passages" });
+  // what stands apart is often so heavy that the passages would show nothing on its scale
+  const full = fullBar(Math.max(...rows.map(({ share }) => share), 1e-9));
   replaceTable(frame, buildTable({
     caption: [`Share of the weight of ${group().name}, ${scopeName()}`, state.exclude && " without the first token"],
     columns: [
       { key: "label", label: "passage", of: ({ s, label }) => (s === null ? label
         : el("button", { type: "button", class: "link", "data-passage": s, title: label, "aria-pressed": s === state.passage ? "true" : "false" }, `${s + 1}. ${label}`)) },
       { key: "tokens", label: "tokens", kind: "number", of: ({ s }) => (s === null ? "" : segments[s].tokens) },
-      { key: "bar", label: "", kind: "wide drawing", of: ({ s, share }) => shareBar(share, full, { kind: s === null ? "apart" : "share" }) },
+      { key: "bar", label: "", kind: "wide drawing", of: ({ s, share }) => (s === null && share > full
+        ? el("span", { class: "muted" }, `a full bar is ${shortNumber(100 * full)}\u202f%`)
+        : shareBar(share, full, { kind: s === null ? "apart" : "share" })) },
       { key: "share", label: "share", kind: "number strong", of: ({ share }) => percent(share) },
     ],
     rows: shown,

@@ -120,8 +120,8 @@ function sorted() {
 
 function heaviestToken() {
   if (!seen.tokens) return 0;
-  let best = 0;
-  for (let t = 0; t < count; t++) if (seen.tokens[t] > seen.tokens[best]) best = t;
+  let best = Math.min(1, count - 1); // the first one is told apart
+  for (let t = 1; t < count; t++) if (seen.tokens[t] > seen.tokens[best]) best = t;
   return best;
 }
 
