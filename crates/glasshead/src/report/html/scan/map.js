@@ -229,8 +229,8 @@ function cellAt({ x, y }) {
 
 function heaviestCell() {
   const { side, bytes } = levels[0];
-  let best = 0;
-  for (let i = 0; i < bytes.length; i++) if ((i % side > 0 || side === 1) && bytes[i] > bytes[best]) best = i;
+  let best = side > 1 ? 1 : 0;
+  for (let i = best; i < bytes.length; i++) if ((i % side > 0 || side === 1) && bytes[i] > bytes[best]) best = i;
   return { row: Math.floor(best / side), column: best % side };
 }
 

@@ -91,6 +91,7 @@ async function start() {
   drawPassages();
   drawText();
   drawSummary();
+  markPassage(state.passage > 0);
   drawHeads();
   await drawHead();
   if (data.map && group().queries === null) chooseQueryNear((cell.row + 0.5) * data.map.block);
