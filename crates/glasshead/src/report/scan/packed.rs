@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_is_deflated_comes_back() {
-        let bytes: Vec<u8> = (0..10_000u32).map(|x| (x * x >> 7) as u8).collect();
+        let bytes: Vec<u8> = (0..10_000u32).map(|x| ((x * x) >> 7) as u8).collect();
         let packed = STANDARD.decode(deflated(&bytes).unwrap()).unwrap();
         let mut back = flate2::write::DeflateDecoder::new(Vec::new());
         back.write_all(&packed).unwrap();

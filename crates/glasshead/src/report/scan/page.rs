@@ -1,8 +1,8 @@
 //! One page that needs nothing else: which passages were looked at, which heads did that, what one head is like.
 //! The parts lie in `../html/scan/` (and, shared with the page of `explain`, in `../html/`).
 //!
-//! What a reader sees first stands in one JSON object; what belongs to one layer or one head stands behind it,
-//! packed, and is unpacked when it is looked at.
+//! What a reader sees first stands in one JSON object; what belongs to one layer or one head stands at the end,
+//! packed, and is unpacked when it is looked at: the page answers while the browser still reads it.
 
 use std::io;
 

@@ -67,7 +67,7 @@ function buildFoot() {
 
 async function start() {
   buildFoot();
-  segmentBytes = await unpack("segments");
+  if (groups.some((one) => one.segments)) segmentBytes = await unpack("segments");
   seen = await shares();
   if (seen.passages?.length) {
     state.passage = seen.passages.reduce((best, share, s) => (share > seen.passages[best] ? s : best), 0);
@@ -93,6 +93,7 @@ async function start() {
   drawSummary();
   markPassage(state.passage > 0);
   drawHeads();
+  document.documentElement.dataset.answers = "true"; // parts 1 and 2; the head may still be on its way
   await drawHead();
   if (data.map && group().queries === null) chooseQueryNear((cell.row + 0.5) * data.map.block);
   addEventListener("hashchange", () => {

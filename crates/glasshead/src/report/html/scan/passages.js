@@ -20,8 +20,9 @@ function drawPassages() {
   const rest = 1 - sum;
   const marks = 1e-3; // below what a per cent with one decimal shows
   if (rest > marks) shown.push({ s: null, share: rest, label: "outside all passages" });
-  // what stands apart is often so heavy that the passages would show nothing on its scale
-  const full = fullBar(Math.max(...rows.map(({ share }) => share), 1e-9));
+  // what stands apart may be so heavy that the passages would show nothing on its scale
+  const most = (of) => fullBar(Math.max(...of.map(({ share }) => share), 1e-9));
+  const full = most(shown) <= 4 * most(rows) ? most(shown) : most(rows);
   replaceTable(frame, buildTable({
     caption: [`Share of the weight of ${group().name}, ${scopeName()}`, state.exclude && " without the first token"],
     columns: [

@@ -44,11 +44,20 @@ function floats(text) {
 
 const unpacked = new Map();
 
+/** The element of this name. The page answers while what lies behind it is still being read: an element is all
+ *  there when something follows it. */
+async function arrived(id) {
+  for (;;) {
+    const node = byId(id);
+    if (node?.nextSibling || document.readyState !== "loading") return node;
+    await new Promise((done) => setTimeout(done, 5));
+  }
+}
+
 /** The bytes behind an element's name, or null where there are none. */
 function unpack(id) {
   if (!unpacked.has(id)) {
-    const node = byId(`packed-${id}`);
-    unpacked.set(id, node ? inflate(fromBase64(node.textContent)) : Promise.resolve(null));
+    unpacked.set(id, arrived(`packed-${id}`).then((node) => node && inflate(fromBase64(node.textContent))));
   }
   return unpacked.get(id);
 }
