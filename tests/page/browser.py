@@ -180,7 +180,7 @@ class Browser:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=spot[0], y=spot[1], button="none")
         self.settle()
 
-    KEY_CODES = {"Tab": 9, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38,
+    KEY_CODES = {"Tab": 9, "Enter": 13, "+": 187, "-": 189, "0": 48, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38,
                  "ArrowRight": 39, "ArrowDown": 40}
 
     def press(self, key, shift=False):

@@ -127,9 +127,9 @@ pub(crate) struct ScanArgs {
     pub(crate) threads: Option<u16>,
     /// How it is laid out [default: by the ending of -o; without -o a short table]
     ///
-    /// svg and png are pictures of one layer and one head: the map of --read blocks, or the text shaded by
-    /// --read received or --read rows=N. parquet is one table per readout: OUT.NAME.parquet, or OUT.parquet where
-    /// there is one readout only.
+    /// html is one page: passages, heads, and the map of every head. svg and png are pictures of one layer and
+    /// one head: the map of --read blocks, or the text shaded by --read received or --read rows=N. parquet is one
+    /// table per readout: OUT.NAME.parquet, or OUT.parquet where there is one readout only.
     #[arg(long, value_name = "FORMAT", value_parser = scan_format_names())]
     pub(crate) format: Option<String>,
     /// Write to FILE instead of standard output; appears whole or not at all

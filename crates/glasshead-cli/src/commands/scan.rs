@@ -27,7 +27,11 @@ pub(crate) fn run(args: ScanArgs) -> Result<()> {
             return Err(Error::request("there is no text", "give a file, or - for standard input"));
         }
     };
-    let read = if args.read.is_empty() { format.default_read(&source) } else { args.read.join(",") };
+    let read = if args.read.is_empty() {
+        format.default_read(&source, args.ask.is_some())
+    } else {
+        args.read.join(",")
+    };
     let path = resolve(&args.model, &mut Bars::default())?;
     interrupt::watch()?;
     let request = Request {

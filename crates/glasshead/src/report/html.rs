@@ -13,10 +13,14 @@ use crate::{
 };
 
 const PAGE: &str = include_str!("html/page.html");
-const STYLES: [&str; 2] = [include_str!("html/base.css"), include_str!("html/page.css")];
+/// The palette, type, tables and bars of every page.
+pub(super) const BASE: &str = include_str!("html/base.css");
+/// What every page is made of.
+pub(super) const PARTS: &str = include_str!("html/parts.js");
+const STYLES: [&str; 2] = [BASE, include_str!("html/page.css")];
 const SCRIPTS: [&str; 6] = [
     include_str!("html/attention.js"),
-    include_str!("html/parts.js"),
+    PARTS,
     include_str!("html/state.js"),
     include_str!("html/sentence.js"),
     include_str!("html/steps.js"),
@@ -106,16 +110,19 @@ pub(super) fn html(seen: &Explained) -> Result<String> {
     })?;
     let focus = &seen.encoded.units[seen.steps.focus].text;
     let title = format!("What does “{focus}” look at? · glasshead");
-    // One pass over the template: nothing that is filled in is searched again.
     let parts = [
         ("{{title}}", escape(&title)),
         ("/*{{css}}*/", STYLES.join("\n")),
-        // Inside a script element only `<` could end it.
-        ("{{data}}", data.replace('<', "\\u003c")),
+        ("{{data}}", in_script(&data)),
         ("/*{{js}}*/", SCRIPTS.join("\n")),
     ];
+    Ok(filled(PAGE, &parts))
+}
+
+/// A template with its marks replaced, in one pass: nothing that is filled in is searched again.
+pub(super) fn filled(template: &str, parts: &[(&str, String)]) -> String {
     let mut page = String::new();
-    let mut rest = PAGE;
+    let mut rest = template;
     while let Some((at, (mark, part))) =
         parts.iter().filter_map(|part| Some((rest.find(part.0)?, part))).min_by_key(|found| found.0)
     {
@@ -124,7 +131,12 @@ pub(super) fn html(seen: &Explained) -> Result<String> {
         rest = &rest[at + mark.len()..];
     }
     page.push_str(rest);
-    Ok(page)
+    page
+}
+
+/// JSON for a script element: only `<` could end it.
+pub(super) fn in_script(json: &str) -> String {
+    json.replace('<', "\\u003c")
 }
 
 fn data(seen: &Explained) -> Data<'_> {
@@ -242,6 +254,7 @@ fn recipe(seen: &Explained) -> Vec<(&'static str, String)> {
     recipe
 }
 
-fn escape(text: &str) -> String {
+/// Text for an element or an attribute.
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -33,6 +33,11 @@ pub(crate) const VALUES: &str = "The values carry the information; the shares on
 pub(crate) const INFLUENCE: &str = "A large weight is not yet influence: what a word adds is weight × value, so a heavy \
      weight on a short value vector changes little (weight × |v| is the length of that part, and parts may still cancel).";
 
+/// What a weight is, where many rows of many heads are told together.
+pub(crate) const WEIGHT: &str = "A weight is a share of one row of one head: of everything that this token took in there, \
+     so much came from that token. It is not influence: what a token adds is weight × value, and later layers may drop it. \
+     A mean over queries or heads is a mean of such shares.";
+
 /// Merged words.
 pub(crate) const MERGE: &str = "A word of several tokens is shown as one: its share is the sum over its pieces, and the \
      row of such a focus word is the mean over its pieces.";

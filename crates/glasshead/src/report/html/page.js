@@ -115,13 +115,7 @@ function sourceText() {
 
 function buildFoot() {
   byId("source").textContent = sourceText();
-  for (const [name, value] of data.recipe) {
-    const code = name === "command" ? el("code", { id: "command" }, value) : null;
-    byId("recipe").append(el("div", {}, el("dt", {}, name), el("dd", {}, code ?? value, code && copyButton(code))));
-  }
-  const notes = byId("notes");
-  notes.hidden = data.notes.length === 0;
-  notes.querySelector("ul").append(...data.notes.map((note) => el("li", {}, note)));
+  buildRecipe(data.recipe, data.notes);
 }
 
 // ── drawing ───────────────────────────────────────────────────────────────────────────────────
@@ -152,21 +146,6 @@ function drawValuesWhenStill() {
   const columns = state.allColumns ? row.output.length : FIRST_COLUMNS;
   if (rows * columns < HEAVY) drawValues();
   else valuesTimer = setTimeout(drawValues, 200);
-}
-
-/** A table wider than its frame can be scrolled by keyboard too, and says what it is. */
-function markScrolling() {
-  const frames = [...document.querySelectorAll(".frame")];
-  const scrolling = frames.map((frame) => frame.scrollWidth > frame.clientWidth + 1); // all read before any is written
-  for (const [index, frame] of frames.entries()) {
-    if (scrolling[index]) {
-      frame.tabIndex = 0;
-      frame.setAttribute("role", "group");
-      frame.setAttribute("aria-label", frame.querySelector("caption").textContent);
-    } else {
-      for (const name of ["tabindex", "role", "aria-label"]) frame.removeAttribute(name);
-    }
-  }
 }
 
 /** The arcs follow the words when the window is resized; only the width matters to them. */

@@ -73,6 +73,19 @@ function vectorText(vector, first = 3, digits = 3) {
   return `[${shown.join(", ")}${vector.length > first ? ", …" : ""}]`;
 }
 
+// ── names ─────────────────────────────────────────────────────────────────────────────────────
+
+/** What to call a piece of text on the page; whitespace would be invisible. */
+function visibleText(text) {
+  return text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replace(/^\s+$/, "␣") || "∅";
+}
+
+/** At most so many letters, the last one an ellipsis. */
+function cutText(text, most = 32) {
+  const letters = [...text];
+  return letters.length > most ? `${letters.slice(0, most - 2).join("")}…` : text;
+}
+
 // ── bars: always beside the number they draw, hence hidden from screen readers ─────────────────
 
 /** The next round number a full bar can stand for, so that bars of two rows can be compared. */
@@ -178,6 +191,21 @@ function replaceTable(frame, table) {
   const old = frame.querySelector("table");
   if (old) old.replaceWith(table);
   else frame.append(table);
+}
+
+/** A table wider than its frame can be scrolled by keyboard too, and says what it is. */
+function markScrolling() {
+  const frames = [...document.querySelectorAll(".frame")];
+  const scrolling = frames.map((frame) => frame.scrollWidth > frame.clientWidth + 1); // all read before any is written
+  for (const [index, frame] of frames.entries()) {
+    if (scrolling[index]) {
+      frame.tabIndex = 0;
+      frame.setAttribute("role", "group");
+      frame.setAttribute("aria-label", frame.querySelector("caption").textContent);
+    } else {
+      for (const name of ["tabindex", "role", "aria-label"]) frame.removeAttribute(name);
+    }
+  }
 }
 
 const MANY_ROWS = 64;
@@ -314,4 +342,15 @@ function copyButton(source) {
     }, 2000);
   });
   return button;
+}
+
+/** The foot of a page: how it was made, and what else there is to say. */
+function buildRecipe(recipe, remarks) {
+  for (const [name, value] of recipe) {
+    const code = name === "command" ? el("code", { id: "command" }, value) : null;
+    byId("recipe").append(el("div", {}, el("dt", {}, name), el("dd", {}, code ?? value, code && copyButton(code))));
+  }
+  const notes = byId("notes");
+  notes.hidden = remarks.length === 0;
+  notes.querySelector("ul").append(...remarks.map((remark) => el("li", {}, remark)));
 }

@@ -20,15 +20,9 @@ let row = null; // attendFrom(…) of the present state
 
 // ── names ─────────────────────────────────────────────────────────────────────────────────────
 
-/** What to call a unit on the page; whitespace would be invisible. */
-function visibleText(text) {
-  return text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replace(/^\s+$/, "␣") || "∅";
-}
-
 /** The same in a line of prose, where an address of 200 letters would be in the way. */
 function shortText(u) {
-  const letters = [...visibleText(units[u].text)];
-  return letters.length > 32 ? `${letters.slice(0, 30).join("")}…` : letters.join("");
+  return cutText(visibleText(units[u].text));
 }
 
 /** A word that occurs twice is told apart by its place: the (7). */

@@ -1,9 +1,12 @@
-//! A scan, told: arrays for programs (safetensors, JSON, Parquet), a short table, a picture.
+//! A scan, told: arrays for programs (safetensors, JSON, Parquet), a short table, a page, a picture.
 //!
 //! To add a format: write its file and name it in `SCAN_FORMATS`.
 
 mod arrays;
 mod json;
+mod looks;
+mod packed;
+mod page;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod picture;
@@ -29,6 +32,8 @@ pub struct ScanFormat {
     pub is_text: bool,
     /// The readouts that are taken where none are asked for; those of passages come on top, for a text.
     reads: &'static str,
+    /// Whether the row of the last token is one of them, where there is no question.
+    last: bool,
     passages: bool,
     write: for<'a> fn(&'a Scan, &Style) -> Result<Vec<Output<'a>>>,
 }
@@ -50,6 +55,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         endings: &["txt"],
         is_text: true,
         reads: "entropy,max,distance,first",
+        last: false,
         passages: true,
         write: |scan, style| Ok(text(table(&tell::tell(scan), style))),
     },
@@ -58,6 +64,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         endings: &["json"],
         is_text: true,
         reads: ARRAYS,
+        last: false,
         passages: true,
         write: |scan, _| Ok(one(json::json(scan))),
     },
@@ -66,6 +73,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         endings: &["safetensors"],
         is_text: false,
         reads: ARRAYS,
+        last: false,
         passages: true,
         write: |scan, _| Ok(one(arrays::arrays(scan))),
     },
@@ -75,14 +83,25 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         endings: &["parquet"],
         is_text: false,
         reads: ARRAYS,
+        last: false,
         passages: true,
         write: |scan, _| Ok(parquet::tables(scan)),
+    },
+    ScanFormat {
+        name: "html",
+        endings: &["html", "htm"],
+        is_text: true,
+        reads: "entropy,max,distance,first,top=8,received,blocks",
+        last: true,
+        passages: true,
+        write: |scan, _| Ok(one(page::page(scan))),
     },
     ScanFormat {
         name: "svg",
         endings: &["svg"],
         is_text: true,
         reads: "blocks",
+        last: false,
         passages: false,
         write: |scan, _| Ok(text(svg::svg(&picture::picture(scan)?))),
     },
@@ -91,6 +110,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         endings: &["png"],
         is_text: false,
         reads: "blocks",
+        last: false,
         passages: false,
         write: |scan, _| Ok(one(pixels::png(&picture::picture(scan)?, scan)?)),
     },
@@ -108,12 +128,14 @@ impl ScanFormat {
         SCAN_FORMATS.iter().find(|format| format.endings.contains(&ending.as_str()))
     }
 
-    /// The readouts that are taken where none are asked for.
-    pub fn default_read(&self, source: &Source) -> String {
-        match source {
-            Source::Text(_) if self.passages => format!("{},segments=paragraph", self.reads),
-            _ => self.reads.to_owned(),
-        }
+    /// The readouts that are taken where none are asked for; `asked`: there is a question, whose rows are kept.
+    pub fn default_read(&self, source: &Source, asked: bool) -> String {
+        let last = if self.last && !asked { ",rows=last" } else { "" };
+        let passages = match source {
+            Source::Text(_) if self.passages => ",segments=paragraph",
+            _ => "",
+        };
+        format!("{}{last}{passages}", self.reads)
     }
 
     /// The files of the report, ready to be written.

@@ -1,0 +1,441 @@
+//! One page that needs nothing else: which passages were looked at, which heads did that, what one head is like.
+//! The parts lie in `../html/scan/` (and, shared with the page of `explain`, in `../html/`).
+//!
+//! What a reader sees first stands in one JSON object; what belongs to one layer or one head stands at the end,
+//! packed, and is unpacked when it is looked at: the page answers while the browser still reads it.
+
+use std::io;
+
+use serde::Serialize;
+
+use super::super::html::{BASE, PARTS, escape, filled, in_script};
+use super::super::lesson;
+use super::looks::{Group, groups};
+use super::packed::{DECADES, byte_of, deflated, floats, word_of};
+use crate::look::scan::Scan;
+use crate::weights::Writer;
+
+const PAGE: &str = include_str!("../html/scan/page.html");
+const STYLES: [&str; 2] = [BASE, include_str!("../html/scan/page.css")];
+const SCRIPTS: [&str; 6] = [
+    PARTS,
+    include_str!("../html/scan/state.js"),
+    include_str!("../html/scan/text.js"),
+    include_str!("../html/scan/passages.js"),
+    include_str!("../html/scan/heads.js"),
+    include_str!("../html/scan/map.js"),
+];
+const LAST: &str = include_str!("../html/scan/page.js");
+/// Where the packed numbers stand in the template.
+const PACKED: &str = "<!--{{packed}}-->";
+/// Squares of all maps together; a larger page would no longer be a few megabytes.
+const SQUARES: usize = 20_000_000;
+/// Squares along one side, from which a map is coarsened to stay below [`SQUARES`].
+const COARSEST: usize = 64;
+/// Heaviest keys of all heads together, for the same reason.
+const KEYS: usize = 400_000;
+/// Keys of a query, where not all can be kept.
+const FEW: usize = 5;
+
+/// What the page shows first; the field names are those of `html/scan/state.js`.
+#[derive(Serialize)]
+struct Data<'a> {
+    version: &'static str,
+    model: &'a str,
+    family: &'static str,
+    text: &'a str,
+    tokens: DataTokens<'a>,
+    segments: Vec<DataSegment<'a>>,
+    layers: &'a [usize],
+    heads: &'a [usize],
+    groups: Vec<DataGroup<'a>>,
+    group: usize,
+    map: Option<DataMap>,
+    top: Option<DataTop>,
+    decades: f64,
+    weight: &'static str,
+    missing: Vec<(&'static str, &'static str)>,
+    notes: Vec<String>,
+    recipe: Vec<(&'static str, String)>,
+}
+
+#[derive(Serialize)]
+struct DataTokens<'a> {
+    /// In UTF-16 units, as JavaScript counts.
+    start: Vec<u32>,
+    end: Vec<u32>,
+    role: Vec<&'static str>,
+    /// The names of tokens without bytes, by index.
+    names: Vec<(usize, &'a str)>,
+}
+
+#[derive(Serialize)]
+struct DataSegment<'a> {
+    label: &'a str,
+    start: u32,
+    end: u32,
+    tokens: usize,
+    holds_first: bool,
+}
+
+#[derive(Serialize)]
+struct DataGroup<'a> {
+    name: &'a str,
+    queries: Option<&'a [usize]>,
+    /// Base64 of float32 `[tokens]`: the mean over all heads, unrounded.
+    tokens: Option<String>,
+    /// Base64 of float32 `[layers, heads]`.
+    first: Option<String>,
+    numbers: Vec<(&'static str, String)>,
+    segments: bool,
+}
+
+#[derive(Serialize)]
+struct DataMap {
+    side: usize,
+    /// Tokens along one side of a square.
+    block: usize,
+}
+
+#[derive(Serialize)]
+struct DataTop {
+    keys: usize,
+    queries: Vec<usize>,
+    /// How many keys of how many queries were read out.
+    read: [usize; 2],
+    /// Bytes of an index.
+    index: usize,
+}
+
+/// The page, written piece by piece: no part of it is in memory twice.
+pub(super) fn page(scan: &Scan) -> Writer<'_> {
+    Box::new(move |out| {
+        let (groups, begin) = groups(scan);
+        let map = map(scan);
+        let top = top(scan);
+        let data = data(scan, &groups, begin, map.as_ref(), top.as_ref());
+        let json = serde_json::to_string(&data)?;
+        let title = format!("What did {} look at? · glasshead", scan.recipe.model);
+        let (before, after) = PAGE.split_once(PACKED).unwrap_or((PAGE, ""));
+        let parts = [
+            ("{{title}}", escape(&title)),
+            ("/*{{css}}*/", STYLES.join("\n")),
+            ("{{data}}", in_script(&json)),
+            ("/*{{js}}*/", [&SCRIPTS.join("\n"), LAST].join("\n")),
+        ];
+        out.write_all(filled(before, &parts).as_bytes())?;
+        let mut pack = |id: String, bytes: &[u8]| -> io::Result<()> {
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            writeln!(out, "<script type=\"text/plain\" id=\"{id}\">{}</script>", deflated(bytes)?)
+        };
+        pack("packed-segments".into(), &segments(&groups))?;
+        for layer in 0..scan.layers.len() {
+            pack(format!("packed-layer-{layer}"), &layer_bytes(scan, &groups, layer))?;
+            for head in 0..scan.heads.len() {
+                let place = layer * scan.heads.len() + head;
+                pack(
+                    format!("packed-head-{layer}-{head}"),
+                    &head_bytes(scan, place, map.as_ref(), top.as_ref()),
+                )?;
+            }
+        }
+        out.write_all(filled(after, &parts).as_bytes())
+    })
+}
+
+fn data<'a>(
+    scan: &'a Scan,
+    groups: &'a [Group],
+    begin: usize,
+    map: Option<&Map>,
+    top: Option<&Top<'_>>,
+) -> Data<'a> {
+    let units = Units::new(&scan.text);
+    let tokens = scan.tokens.iter();
+    let first = scan.tokens.first();
+    Data {
+        version: scan.recipe.version,
+        model: &scan.recipe.model,
+        family: scan.info.family,
+        text: &scan.text,
+        tokens: DataTokens {
+            start: tokens.clone().map(|token| units.at(token.start)).collect(),
+            end: tokens.clone().map(|token| units.at(token.end)).collect(),
+            role: tokens.clone().map(|token| token.role.name()).collect(),
+            names: tokens
+                .enumerate()
+                .filter(|(_, token)| token.start == token.end)
+                .map(|(index, token)| (index, token.text.as_str()))
+                .collect(),
+        },
+        segments: scan
+            .segments
+            .iter()
+            .enumerate()
+            .map(|(index, segment)| DataSegment {
+                label: &segment.label,
+                start: units.at(segment.start),
+                end: units.at(segment.end),
+                tokens: segment.tokens,
+                // Passages of a text know their bytes; those of token ranges begin with the first token.
+                holds_first: match first {
+                    Some(token) if token.start < token.end => {
+                        (segment.start..segment.end).contains(&token.start)
+                    }
+                    _ => scan.text.is_empty() && index == 0 && segment.tokens > 0,
+                },
+            })
+            .collect(),
+        layers: &scan.layers,
+        heads: &scan.heads,
+        groups: groups.iter().map(|group| data_group(scan, group)).collect(),
+        group: begin,
+        map: map.map(|map| DataMap { side: map.side, block: map.block }),
+        top: top.map(|top| DataTop {
+            keys: top.keys,
+            queries: top.queries.clone(),
+            read: [top.each, scan.tokens.len()],
+            index: top.index_bytes,
+        }),
+        decades: DECADES,
+        weight: lesson::WEIGHT,
+        missing: missing(scan),
+        notes: notes(scan, map, top),
+        recipe: recipe(scan),
+    }
+}
+
+fn data_group<'a>(scan: &Scan, group: &'a Group) -> DataGroup<'a> {
+    let heads = scan.layers.len() * scan.heads.len();
+    let mean = |shares: &Vec<f64>| {
+        let mut means = vec![0.0; scan.tokens.len()];
+        for row in shares.chunks_exact(means.len().max(1)) {
+            means.iter_mut().zip(row).for_each(|(sum, x)| *sum += x / heads as f64);
+        }
+        floats(means)
+    };
+    DataGroup {
+        name: &group.name,
+        queries: group.queries.as_deref(),
+        tokens: group.tokens.as_ref().map(mean),
+        first: group.first.as_ref().map(|first| floats(first.iter().copied())),
+        numbers: group.numbers.iter().map(|(name, of)| (*name, floats(of.iter().copied()))).collect(),
+        segments: group.segments.is_some(),
+    }
+}
+
+/// Of every group that has them: two bytes `[layers, heads, segments]`.
+fn segments(groups: &[Group]) -> Vec<u8> {
+    let known = groups.iter().filter_map(|group| group.segments.as_ref());
+    known.flatten().flat_map(|&share| word_of(share).to_le_bytes()).collect()
+}
+
+/// Of every group that knows the shares of tokens: one byte `[heads, tokens]`.
+fn layer_bytes(scan: &Scan, groups: &[Group], layer: usize) -> Vec<u8> {
+    let each = scan.heads.len() * scan.tokens.len();
+    let known = groups.iter().filter_map(|group| group.tokens.as_ref());
+    known.flat_map(|shares| shares[layer * each..(layer + 1) * each].iter().map(|&x| byte_of(x))).collect()
+}
+
+/// The map, then the heaviest keys: indices `[queries, keys]`, and two bytes for each of their weights.
+fn head_bytes(scan: &Scan, place: usize, map: Option<&Map>, top: Option<&Top<'_>>) -> Vec<u8> {
+    let mut bytes = map.map_or_else(Vec::new, |map| map.of(scan, place));
+    let Some(top) = top else { return bytes };
+    let head = place * scan.tokens.len();
+    let rows = top.queries.iter().map(|query| {
+        let row = (head + query) * top.each;
+        row..row + top.keys
+    });
+    for row in rows.clone() {
+        for &index in &top.indices[row] {
+            // −1, none, is the largest number of so many bytes.
+            bytes.extend_from_slice(&(index as u32).to_le_bytes()[..top.index_bytes]);
+        }
+    }
+    for row in rows {
+        bytes.extend(top.weights[row].iter().flat_map(|&weight| word_of(weight.into()).to_le_bytes()));
+    }
+    bytes
+}
+
+/// The maps of all heads, alike in shape.
+struct Map {
+    /// Squares of the readout along one side.
+    read: usize,
+    /// How many of them become one, in both directions.
+    merged: usize,
+    side: usize,
+    block: usize,
+}
+
+fn map(scan: &Scan) -> Option<Map> {
+    let (array, block) = (scan.readout("blocks")?, scan.block?);
+    let read = *array.shape.last()?;
+    let heads = scan.layers.len() * scan.heads.len();
+    let mut merged = 1;
+    let side = |merged: usize| read.div_ceil(merged);
+    while side(merged) > COARSEST && side(merged).pow(2).saturating_mul(heads) > SQUARES {
+        merged *= 2;
+    }
+    Some(Map { read, merged, side: side(merged), block: block * merged })
+}
+
+impl Map {
+    /// `[side, side]`: of a query among the tokens of a row, the mean share on the keys of a column.
+    fn of(&self, scan: &Scan, place: usize) -> Vec<u8> {
+        let &Self { read, merged, side, block } = self;
+        let values = scan.readout("blocks").and_then(|array| array.f32()).unwrap_or_default();
+        let Some(values) = values.get(place * read * read..(place + 1) * read * read) else {
+            return Vec::new();
+        };
+        let mut sums = vec![0.0; side * side];
+        for (at, &sum) in values.iter().enumerate() {
+            sums[at / read / merged * side + at % read / merged] += f64::from(sum);
+        }
+        let rows = sums.chunks_exact(side).enumerate();
+        rows.flat_map(|(row, sums)| {
+            let queries = (scan.tokens.len() - row * block).min(block) as f64;
+            sums.iter().map(move |sum| byte_of(sum / queries))
+        })
+        .collect()
+    }
+}
+
+/// Which of the heaviest keys the page holds.
+struct Top<'a> {
+    indices: &'a [i64],
+    weights: &'a [f32],
+    /// Keys of a query that were read.
+    each: usize,
+    /// Keys of a query that are kept.
+    keys: usize,
+    queries: Vec<usize>,
+    index_bytes: usize,
+}
+
+fn top(scan: &Scan) -> Option<Top<'_>> {
+    let (indices, weights) = (scan.readout("top_index")?, scan.readout("top_weight")?.f32()?);
+    let each = *indices.shape.last()?;
+    let heads = (scan.layers.len() * scan.heads.len()).max(1);
+    let count = scan.tokens.len();
+    let all = count.saturating_mul(heads).saturating_mul(each) <= KEYS;
+    let keys = if all { each } else { each.min(FEW) };
+    let mut chosen = vec![all; count];
+    if !all {
+        // Those that were asked about, and of the others every so many.
+        let room = (KEYS / heads / keys.max(1)).max(16);
+        let asked = scan.of_interest().chain(scan.rows.iter().copied());
+        asked.take(room / 2).for_each(|query| chosen[query] = true);
+        let left = room - chosen.iter().filter(|&&is| is).count();
+        (0..count).step_by(count.div_ceil(left)).for_each(|query| chosen[query] = true);
+    }
+    Some(Top {
+        indices: indices.i64()?,
+        weights,
+        each,
+        keys,
+        queries: (0..count).filter(|&query| chosen[query]).collect(),
+        index_bytes: if count < 0xffff { 2 } else { 4 },
+    })
+}
+
+/// What was not read, and what to add to `--read` for it.
+fn missing(scan: &Scan) -> Vec<(&'static str, &'static str)> {
+    [
+        ("segments", "segments=paragraph"),
+        ("received", "received"),
+        ("rows", "rows=last"),
+        ("first_weight", "first"),
+        ("entropy", "entropy"),
+        ("max_weight", "max"),
+        ("distance", "distance"),
+        ("blocks", "blocks"),
+        ("top_index", "top=8"),
+    ]
+    .into_iter()
+    .filter(|(name, _)| scan.readout(name).is_none())
+    .collect()
+}
+
+/// What the page leaves out or rounds.
+fn notes(scan: &Scan, map: Option<&Map>, top: Option<&Top<'_>>) -> Vec<String> {
+    let mut notes = vec![
+        "Shares of tokens in single layers and heads, and squares of maps, are kept in one byte each: within 3 % of \
+         their value, and 0 below one in a million. Means over all heads, passages and heaviest keys are finer than \
+         what is shown."
+            .to_owned(),
+    ];
+    if let Some(map) = map.filter(|map| map.merged > 1) {
+        notes.push(format!(
+            "The maps were read in squares of {} × {} tokens; for this page {1} × {1} tokens are one square.",
+            map.block / map.merged,
+            map.block
+        ));
+    }
+    if let Some(top) = top.filter(|top| top.queries.len() < scan.tokens.len() || top.keys < top.each) {
+        notes.push(format!(
+            "Of the heaviest keys the page holds {} of {} for {} of {} queries; all of them are in -o FILE.safetensors, \
+             .parquet or .json.",
+            top.keys,
+            top.each,
+            top.queries.len(),
+            scan.tokens.len()
+        ));
+    }
+    let broken = scan.readouts.iter().filter_map(|array| array.f32());
+    let broken: usize = broken.map(|values| values.iter().filter(|x| x.is_nan()).count()).sum();
+    if broken > 0 {
+        notes.push(format!(
+            "{broken} numbers that were read out are not numbers (NaN): the model computes them from this text. \
+             Where they are drawn, they are drawn as 0."
+        ));
+    }
+    notes
+}
+
+/// What is needed to make the page again.
+fn recipe(scan: &Scan) -> Vec<(&'static str, String)> {
+    let list = |chosen: &[usize], of: usize| {
+        if chosen.iter().copied().eq(0..of) {
+            return format!("all {of}");
+        }
+        let numbers: Vec<_> = chosen.iter().map(usize::to_string).collect();
+        format!("{} (of 0–{})", numbers.join(", "), of.saturating_sub(1))
+    };
+    vec![
+        ("command", scan.recipe.command.clone()),
+        ("model", format!("{} ({})", scan.recipe.model, scan.info.family)),
+        ("sha256", scan.recipe.sha256.clone()),
+        ("tokens", scan.tokens.len().to_string()),
+        ("layers", list(&scan.layers, scan.info.layers)),
+        ("heads", list(&scan.heads, scan.info.heads)),
+        ("quantity", format!("attention weights, read out as {}", scan.recipe.read)),
+        (
+            "normalisation",
+            "softmax: the weights of one query in one head add to 1 over all keys that it may see".to_owned(),
+        ),
+        ("version", format!("glasshead {}", scan.recipe.version)),
+    ]
+}
+
+/// Where a byte of a text lies in UTF-16 units.
+struct Units(Vec<u32>);
+
+impl Units {
+    fn new(text: &str) -> Self {
+        let mut units = Vec::with_capacity(text.len() + 1);
+        let mut at = 0;
+        for sign in text.chars() {
+            units.extend(std::iter::repeat_n(at, sign.len_utf8()));
+            at += sign.len_utf16() as u32;
+        }
+        units.push(at);
+        Self(units)
+    }
+
+    fn at(&self, byte: usize) -> u32 {
+        self.0.get(byte).or(self.0.last()).copied().unwrap_or(0)
+    }
+}
