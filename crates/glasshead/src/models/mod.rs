@@ -10,9 +10,9 @@ mod decoder;
 mod elementwise;
 mod gemma;
 mod generate;
-mod gpt2;
 mod gguf;
 mod gguf_names;
+mod gpt2;
 mod layers;
 mod llama;
 mod pass;
@@ -30,8 +30,8 @@ use crate::weights::{INDEX, Weights, shown};
 use crate::{Error, Result};
 pub use config::Keys;
 pub use generate::{Limit, generate};
-pub use pass::{Cache, Input, Unwatched};
 pub use gguf::{Opened, open_gguf};
+pub use pass::{Cache, Input, Unwatched};
 
 /// A model that shows its attention while it runs.
 pub trait Model: Send + Sync + std::fmt::Debug {

@@ -1,5 +1,6 @@
 //! Tokens with their bytes in the text: a `tokenizer.json` behind the few things we ask of it.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::fence::fenced;
@@ -104,6 +105,39 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_as_is(&self, text: &str) -> Result<Vec<Token>> {
         self.cut(text, false)
+    }
+
+    /// The text of tokens that stand behind the token `last`, and the bytes of each in it. Tokens that hold parts of
+    /// one character show the whole of it. Special tokens are written by their names.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot write them.
+    pub fn decode_after(&self, last: Option<u32>, ids: &[u32]) -> Result<(String, Vec<Range<usize>>)> {
+        let decode = |ids: &[u32]| {
+            fenced(|| self.inner.decode(ids, false))
+                .ok_or_else(|| self.failed("one of its parts is broken"))?
+                .map_err(|cause| self.failed(&cause.to_string()))
+        };
+        let (mut text, mut ranges) = (String::new(), Vec::with_capacity(ids.len()));
+        // What stands before decides about blanks: many decoders drop one at the beginning.
+        let mut context: Vec<u32> = last.into_iter().collect();
+        let mut pending = 0;
+        for (at, id) in ids.iter().enumerate() {
+            let before = decode(&context[..context.len() - pending])?;
+            context.push(*id);
+            pending += 1;
+            let after = decode(&context)?;
+            // A character is whole once no sign for a broken one stands at the end; none has more than four bytes.
+            if after.ends_with('\u{FFFD}') && pending < 4 && at + 1 < ids.len() {
+                continue;
+            }
+            let start = text.len();
+            text.push_str(after.strip_prefix(before.as_str()).unwrap_or_default());
+            ranges.extend(std::iter::repeat_n(start..text.len(), pending));
+            context.drain(..context.len() - pending);
+            pending = 0;
+        }
+        Ok((text, ranges))
     }
 
     fn cut(&self, text: &str, add_special: bool) -> Result<Vec<Token>> {

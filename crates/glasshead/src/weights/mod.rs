@@ -24,8 +24,8 @@ mod write;
 
 pub use arrays::{ArrayData, ArrayInfo, Arrays, read_safetensors};
 pub use cache::{cache_folder, locate, model_folder};
-pub use gguf::{GgufArray, GgufHeader, GgufTensor, GgufValue, parse_gguf};
 pub use files::{Writer, read_small, sha256_of_file, write_all_atomically, write_atomically};
+pub use gguf::{GgufArray, GgufHeader, GgufTensor, GgufValue, parse_gguf};
 pub(crate) use header::shown;
 pub use header::{Dtype, parse_header};
 pub use hub::{Hub, HubCache};
