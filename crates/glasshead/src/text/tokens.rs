@@ -266,6 +266,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_has_its_bytes() {
+        // Ġ is a blank; é, and a crab of four bytes, in pieces as byte-level vocabularies spell them.
+        let vocabulary = serde_json::json!({"a": 0, "Ġb": 1, "Ã": 2, "©": 3, "ð": 4, "Ł": 5, "¦": 6, "Ģ": 7});
+        let json = serde_json::json!({
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+            "model": {"type": "BPE", "vocab": vocabulary, "merges": []}
+        });
+        let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes(), "tiny").expect("sound");
+        let written = tokenizer.decode_after(Some(0), &[1, 2, 3, 4, 5, 6, 7, 0]).expect("written");
+        let expected = [0..2, 2..4, 2..4, 4..8, 4..8, 4..8, 4..8, 8..9];
+        assert_eq!(written, (" bé🦀a".to_owned(), expected.to_vec()));
+        // A character that was not finished is a sign for a broken one.
+        let cut = tokenizer.decode_after(None, &[0, 2]).expect("written");
+        assert_eq!(cut, ("a\u{FFFD}".to_owned(), vec![0..1, 1..4]));
+        assert_eq!(tokenizer.decode_after(Some(0), &[]).expect("nothing"), (String::new(), Vec::new()));
+    }
+
+    #[test]
     fn ranges_are_pulled_back_into_the_text() {
         assert_eq!(inside("aé", 2, 2), (1, 3));
         assert_eq!(inside("aé", 7, 900), (3, 3));

@@ -108,7 +108,7 @@ impl<'a> Gathering<'a> {
         self.kept
     }
 
-    /// Where an array of the pass that is on its way goes in those that are kept: down, and whether it is added
+    /// Where an array of the pass that is on its way goes in those that are kept: its row, and whether it is added
     /// to what is there. `None`: nowhere.
     fn place(&self, name: &str) -> Option<(usize, bool)> {
         let first = self.passing.start;
