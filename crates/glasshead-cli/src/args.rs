@@ -93,7 +93,7 @@ pub(crate) struct ScanArgs {
     /// A text file, read byte for byte; `-` is standard input
     #[arg(required_unless_present = "ids", conflicts_with = "ids")]
     pub(crate) file: Option<PathBuf>,
-    /// A catalogue name (`glasshead models`) or a folder with config.json, tokenizer.json, model.safetensors
+    /// A catalogue name (`glasshead models`), a folder with config.json, tokenizer.json, model.safetensors, or a .gguf file
     #[arg(long, value_name = "NAME_OR_PATH", default_value = "minilm")]
     pub(crate) model: String,
     /// A JSON list of token ids instead of a text; needs no tokenizer
@@ -145,7 +145,7 @@ fn scan_format_names() -> clap::builder::PossibleValuesParser {
 pub(crate) struct HeadsArgs {
     /// Text files, two at least: one text shows what a head did there, not its way [default: four built-in texts]
     pub(crate) texts: Vec<PathBuf>,
-    /// A catalogue name (`glasshead models`) or a folder with config.json, tokenizer.json, model.safetensors
+    /// A catalogue name (`glasshead models`), a folder with config.json, tokenizer.json, model.safetensors, or a .gguf file
     #[arg(long, value_name = "NAME_OR_PATH", default_value = "minilm")]
     pub(crate) model: String,
     /// How many threads [default: all]
@@ -342,7 +342,7 @@ pub(crate) enum ModelsVerb {
         /// A name of the catalogue
         name: String,
     },
-    /// Print the folder of a model that is on this disk
+    /// Print the folder or .gguf file of a model that is on this disk
     Path {
         /// A name of the catalogue
         name: String,

@@ -76,8 +76,30 @@ impl Onlooker for Layers {
             bar.set_position(done as u64);
             if done >= layers {
                 bar.finish_and_clear();
+                self.bar = None;
             }
         }
         ControlFlow::Continue(())
+    }
+
+    fn written(&mut self, written: usize, most: usize) -> ControlFlow<()> {
+        if self.bar.is_none() && io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("token {pos} of at most {len} of the answer");
+            let bar = ProgressBar::with_draw_target(Some(most as u64), ProgressDrawTarget::stderr());
+            self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(written as u64);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Drop for Layers {
+    /// An answer may end before its longest.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

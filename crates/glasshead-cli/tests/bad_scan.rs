@@ -123,7 +123,7 @@ fn questions_and_answers() {
     refused(
         &desk,
         &["--ask", "far?", "--answer", "3"],
-        "this bert model cannot write answers",
+        "--answer: a bert model has no head that writes words",
         "--answer out",
     );
 }

@@ -7,7 +7,10 @@ use crate::weights::{ArrayData, parse_header};
 use crate::{Error, Result};
 
 /// Every golden there is.
-const GOLDENS: &[&[u8]] = &[include_bytes!("../weights/goldens/minilm.safetensors")];
+const GOLDENS: &[&[u8]] = &[
+    include_bytes!("../weights/goldens/minilm.safetensors"),
+    include_bytes!("../weights/goldens/smollm2.safetensors"),
+];
 
 /// The text, the tokens and the numbers of one model.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! Tokens with their bytes in the text: a `tokenizer.json` behind the few things we ask of it.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::fence::fenced;
@@ -104,6 +105,39 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_as_is(&self, text: &str) -> Result<Vec<Token>> {
         self.cut(text, false)
+    }
+
+    /// The text of tokens that stand behind the token `last`, and the bytes of each in it. Tokens that hold parts of
+    /// one character show the whole of it. Special tokens are written by their names.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot write them.
+    pub fn decode_after(&self, last: Option<u32>, ids: &[u32]) -> Result<(String, Vec<Range<usize>>)> {
+        let decode = |ids: &[u32]| {
+            fenced(|| self.inner.decode(ids, false))
+                .ok_or_else(|| self.failed("one of its parts is broken"))?
+                .map_err(|cause| self.failed(&cause.to_string()))
+        };
+        let (mut text, mut ranges) = (String::new(), Vec::with_capacity(ids.len()));
+        // What stands before decides about blanks: many decoders drop one at the beginning.
+        let mut context: Vec<u32> = last.into_iter().collect();
+        let mut pending = 0;
+        for (at, id) in ids.iter().enumerate() {
+            let before = decode(&context[..context.len() - pending])?;
+            context.push(*id);
+            pending += 1;
+            let after = decode(&context)?;
+            // A character is whole once no sign for a broken one stands at the end; none has more than four bytes.
+            if after.ends_with('\u{FFFD}') && pending < 4 && at + 1 < ids.len() {
+                continue;
+            }
+            let start = text.len();
+            text.push_str(after.strip_prefix(before.as_str()).unwrap_or_default());
+            ranges.extend(std::iter::repeat_n(start..text.len(), pending));
+            context.drain(..context.len() - pending);
+            pending = 0;
+        }
+        Ok((text, ranges))
     }
 
     fn cut(&self, text: &str, add_special: bool) -> Result<Vec<Token>> {
@@ -229,6 +263,24 @@ mod tests {
     #[test]
     fn empty_text_has_its_special_tokens_only() {
         assert!(cut("").iter().all(|t| t.3));
+    }
+
+    #[test]
+    fn what_was_written_has_its_bytes() {
+        // Ġ is a blank; é, and a crab of four bytes, in pieces as byte-level vocabularies spell them.
+        let vocabulary = serde_json::json!({"a": 0, "Ġb": 1, "Ã": 2, "©": 3, "ð": 4, "Ł": 5, "¦": 6, "Ģ": 7});
+        let json = serde_json::json!({
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+            "model": {"type": "BPE", "vocab": vocabulary, "merges": []}
+        });
+        let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes(), "tiny").expect("sound");
+        let written = tokenizer.decode_after(Some(0), &[1, 2, 3, 4, 5, 6, 7, 0]).expect("written");
+        let expected = [0..2, 2..4, 2..4, 4..8, 4..8, 4..8, 4..8, 8..9];
+        assert_eq!(written, (" bé🦀a".to_owned(), expected.to_vec()));
+        // A character that was not finished is a sign for a broken one.
+        let cut = tokenizer.decode_after(None, &[0, 2]).expect("written");
+        assert_eq!(cut, ("a\u{FFFD}".to_owned(), vec![0..1, 1..4]));
+        assert_eq!(tokenizer.decode_after(Some(0), &[]).expect("nothing"), (String::new(), Vec::new()));
     }
 
     #[test]

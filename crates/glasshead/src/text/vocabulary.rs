@@ -4,6 +4,9 @@
 //! SentencePiece), and WordPiece (`bert`). Where the files say less than a `tokenizer.json`, what is missing
 //! is what the authors of the models published; what cannot be known is refused by name.
 
+use tokenizers::decoders::byte_fallback::ByteFallback;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::decoders::sequence::Sequence as Decoders;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::{BertNormalizer, NFC, Prepend, Replace, Sequence as Normalizers};
@@ -231,6 +234,7 @@ impl<'a> Parts<'a> {
             }
         };
         inner.with_pre_tokenizer(Some(cut));
+        inner.with_decoder(Some(ByteLevel::new(false, false, false)));
         let bos =
             self.added("tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id", variant.add_bos)?;
         let eos = self.added("tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id", false)?;
@@ -285,6 +289,9 @@ impl<'a> Parts<'a> {
             Normalizers::new(vec![blank.into()])
         };
         inner.with_normalizer(Some(steps)).map_err(|cause| self.failed(&cause.to_string()))?;
+        let blank = Replace::new("▁", " ").map_err(|cause| self.failed(&cause.to_string()))?;
+        let back = vec![blank.into(), ByteFallback::new().into(), Fuse::new().into()];
+        inner.with_decoder(Some(Decoders::new(back)));
         let bos = self.added("tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id", true)?;
         let eos = self.added("tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id", false)?;
         self.finish(inner, bos, eos)

@@ -12,18 +12,21 @@ use crate::{Error, Result};
 pub struct Estimate {
     /// Tokens that are read.
     pub tokens: usize,
+    /// Tokens of an answer, at most.
+    pub answer: usize,
     /// Layers that are computed: up to the last one that is kept.
     pub layers: usize,
     /// Query heads of a layer.
     pub heads: usize,
-    /// `2·12·hidden²` operations per token and layer (projections and a feed-forward block four times as
+    /// Without the answer. `2·12·hidden²` operations per token and layer (projections and a feed-forward block four times as
     /// wide), `4·head_dim` per head and pair of tokens (half of them where attention is causal is not
     /// counted on), at [`SHARE`] of the multiply-adds that this machine does in a short measurement.
     pub time: Duration,
     /// Bytes of the arrays that are kept.
     pub kept: u64,
     /// Bytes at the peak: what the process holds now (the weights), what is kept, the readouts of one layer
-    /// and its activations ([`PER_TOKEN`] vectors of the hidden size per token).
+    /// and its activations ([`PER_TOKEN`] vectors of the hidden size per token), and for an answer the keys and
+    /// values of all tokens.
     pub memory: u64,
     /// Bytes that this machine can still give; `None` where it does not tell.
     pub available: Option<u64>,
@@ -39,8 +42,14 @@ const SECONDS: f64 = 0.01;
 
 impl Estimate {
     /// `kept` are the arrays that will be held, `passing` those of one layer.
-    pub(super) fn new(info: &Info, [tokens, layers]: [usize; 2], kept: &[Array], passing: &[Array]) -> Self {
-        let &Info { heads, head_dim, hidden, .. } = info;
+    pub(super) fn new(
+        info: &Info,
+        [tokens, layers]: [usize; 2],
+        answer: usize,
+        kept: &[Array],
+        passing: &[Array],
+    ) -> Self {
+        let &Info { heads, kv_heads, head_dim, hidden, .. } = info;
         let (n, width) = (tokens as f64, hidden as f64);
         let linear = 24.0 * width * width * n;
         let attention = 4.0 * (head_dim * heads) as f64 * n * n;
@@ -49,10 +58,14 @@ impl Estimate {
         let seconds = (linear + attention) * layers as f64 / (rate.max(0.1) * SHARE * 1e9);
         let kept = bytes(kept);
         let activations = (tokens as u64).saturating_mul(hidden as u64).saturating_mul(4 * PER_TOKEN);
-        let working = bytes(passing).saturating_add(activations);
+        let cached = if answer == 0 { 0 } else { tokens.saturating_add(answer) } as u64;
+        let per_cached = (2 * 4 * layers * kv_heads * head_dim) as u64;
+        let working =
+            bytes(passing).saturating_add(activations).saturating_add(cached.saturating_mul(per_cached));
         let now = status("/proc/self/status", "VmRSS:").unwrap_or(0);
         Self {
             tokens,
+            answer,
             layers,
             heads,
             time: Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
@@ -104,7 +117,7 @@ fn status(file: &str, name: &str) -> Option<u64> {
 impl std::fmt::Display for Estimate {
     /// `4096 tokens × 30 layers × 9 heads, about 5 s and 1.2 GB`
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tokens, layers, heads, time, memory, .. } = self;
+        let Self { tokens, answer, layers, heads, time, memory, .. } = self;
         let seconds = time.as_secs_f64();
         let time = match seconds {
             ..1.0 => "less than 1 s".to_owned(),
@@ -116,6 +129,10 @@ impl std::fmt::Display for Estimate {
             f,
             "{tokens} tokens × {layers} layers × {heads} heads: {time}, {} of memory",
             gigabytes(*memory)
-        )
+        )?;
+        if *answer > 0 {
+            write!(f, "; then an answer of up to {answer} tokens")?;
+        }
+        Ok(())
     }
 }

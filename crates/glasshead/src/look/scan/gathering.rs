@@ -1,6 +1,6 @@
 //! The watch that keeps what was asked for of every layer, and lets the rest go.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use glasshead_attention::{Array, Read, Shape, Values};
 
@@ -9,21 +9,27 @@ use super::{Onlooker, estimate::gigabytes};
 use crate::models::{LayerView, Watch};
 use crate::{Error, Result};
 
-/// What is kept while the layers pass by.
+/// What is kept while the layers pass by: of the pass over the prompt, and of one more for every token of an
+/// answer.
 pub(super) struct Gathering<'a> {
     wanted: &'a Wanted,
-    /// `[1, heads, tokens]` of one layer.
-    shape: Shape,
+    /// `[1, heads, tokens]` of one layer and the pass over the prompt.
+    prompt: Shape,
+    /// The tokens of an answer, at most.
+    answer: usize,
     layers: &'a [usize],
     heads: &'a [usize],
     /// Layers that are computed.
     depth: usize,
     onlooker: &'a mut dyn Onlooker,
-    /// `[layers, heads, …]`
+    /// `[layers, heads, …]`, for the prompt and the longest answer.
     kept: Vec<Array>,
+    /// The tokens of the pass that is on its way.
+    passing: Range<usize>,
+    /// What came out for the last token, `[hidden]`.
+    pub(super) last_hidden: Vec<f32>,
     /// The onlooker has had enough.
     pub(super) stopped: bool,
-    done: usize,
 }
 
 /// The arrays `[layers, heads, …]` that are kept of the arrays `[1, all heads, …]` of a layer; still empty.
@@ -40,12 +46,12 @@ impl<'a> Gathering<'a> {
     /// When memory is not enough.
     pub(super) fn new(
         wanted: &'a Wanted,
-        shape: Shape,
+        [prompt, whole]: [Shape; 2],
         [layers, heads]: [&'a [usize]; 2],
         depth: usize,
         onlooker: &'a mut dyn Onlooker,
     ) -> Result<Self> {
-        let passing = wanted.named(wanted.read.arrays(&shape), &shape);
+        let passing = wanted.named(wanted.whole.arrays(&whole), &whole);
         let mut kept = kept_of(&passing, layers.len(), heads.len());
         for array in &mut kept {
             let count = array.shape.iter().try_fold(1usize, |count, &axis| count.checked_mul(axis));
@@ -65,12 +71,54 @@ impl<'a> Gathering<'a> {
                 )
             })?;
         }
-        Ok(Self { wanted, shape, layers, heads, depth, onlooker, kept, stopped: false, done: 0 })
+        Ok(Self {
+            wanted,
+            prompt,
+            answer: whole.queries - prompt.queries,
+            layers,
+            heads,
+            depth,
+            onlooker,
+            kept,
+            passing: 0..0,
+            last_hidden: Vec::new(),
+            stopped: false,
+        })
     }
 
-    /// What was kept.
-    pub(super) fn finish(self) -> Vec<Array> {
+    /// What was kept, for so many tokens as there are in the end.
+    pub(super) fn finish(mut self, tokens: usize) -> Vec<Array> {
+        let rows = self.wanted.rows.iter().filter(|&&row| row < tokens).count();
+        for array in &mut self.kept {
+            let mut tail = array.shape.split_off(2);
+            let before = grid(&tail);
+            match (array.name, self.wanted.block) {
+                ("rows", _) => tail = vec![rows, tokens],
+                ("blocks", Some(block)) => tail = vec![tokens.div_ceil(block); 2],
+                _ => tail[0] = tokens,
+            }
+            let after = grid(&tail);
+            match &mut array.values {
+                Values::F32(values) => shrink(values, before, after),
+                Values::I64(values) => shrink(values, before, after),
+            }
+            array.shape.extend(tail);
+        }
+        self.kept.retain(|array| array.name != "rows" || rows > 0);
         self.kept
+    }
+
+    /// Where an array of the pass that is on its way goes in those that are kept: its row, and whether it is added
+    /// to what is there. `None`: nowhere.
+    fn place(&self, name: &str) -> Option<(usize, bool)> {
+        let first = self.passing.start;
+        Some(match (name, self.wanted.block) {
+            // Sums over queries go on.
+            ("received", _) => (0, true),
+            ("blocks", Some(block)) => (first / block, true),
+            ("rows", _) => (self.wanted.rows.iter().position(|row| self.passing.contains(row))?, false),
+            _ => (first, false),
+        })
     }
 }
 
@@ -79,35 +127,96 @@ impl Watch for Gathering<'_> {
         if self.stopped || view.layer >= self.depth {
             return ControlFlow::Break(());
         }
+        let tokens = view.attention.q().shape()[2];
+        self.passing = view.offset..view.offset + tokens;
+        let read = if view.offset == 0 { &self.wanted.read } else { &self.wanted.step };
         let wanted = self.layers.contains(&view.layer);
-        ControlFlow::Continue(if wanted { self.wanted.read.clone() } else { Read::new() })
+        ControlFlow::Continue(if wanted { read.clone() } else { Read::new() })
     }
 
     fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
-        if let Some(place) = self.layers.iter().position(|&chosen| chosen == layer) {
-            for array in self.wanted.named(readouts, &self.shape) {
+        if let Some(slot) = self.layers.iter().position(|&chosen| chosen == layer) {
+            let shape = Shape { queries: self.passing.len(), keys: self.passing.end, ..self.prompt };
+            for array in self.wanted.named(readouts, &shape) {
+                let Some((down, adds)) = self.place(array.name) else { continue };
                 let Some(kept) = self.kept.iter_mut().find(|kept| kept.name == array.name) else { continue };
+                let grids = [grid(&array.shape[2..]), grid(&kept.shape[2..])];
+                let join = Join { slot, heads: self.heads, all_heads: self.prompt.heads, grids, down };
                 match (&mut kept.values, &array.values) {
-                    (Values::F32(to), Values::F32(from)) => {
-                        copy_heads(to, from, place, self.heads, self.shape.heads);
+                    (Values::F32(to), Values::F32(from)) if adds => {
+                        join.join(to, from, |to, from| *to += from)
                     }
-                    (Values::I64(to), Values::I64(from)) => {
-                        copy_heads(to, from, place, self.heads, self.shape.heads);
-                    }
+                    (Values::F32(to), Values::F32(from)) => join.join(to, from, |to, from| *to = from),
+                    (Values::I64(to), Values::I64(from)) => join.join(to, from, |to, from| *to = from),
                     _ => {}
                 }
             }
         }
-        self.done += 1;
-        self.stopped |= self.onlooker.layer(self.done, self.depth).is_break();
+        if self.passing.start == 0 {
+            self.stopped |= self.onlooker.layer(layer + 1, self.depth).is_break();
+        } else if layer + 1 == self.depth {
+            let written = self.passing.end - self.prompt.queries;
+            self.stopped |= self.onlooker.written(written, self.answer).is_break();
+        }
+    }
+
+    fn finished(&mut self, last_hidden: &[f32]) {
+        let each = last_hidden.len() / self.passing.len().max(1);
+        self.last_hidden = last_hidden[last_hidden.len() - each..].to_vec();
     }
 }
 
-/// Copies chosen heads of `from [heads, …]` to layer `place` of `to [layers, chosen heads, …]`.
-fn copy_heads<T: Copy>(to: &mut [T], from: &[T], place: usize, chosen: &[usize], heads: usize) {
-    let each = from.len() / heads.max(1);
-    let layer = &mut to[place * chosen.len() * each..];
-    for (slot, &head) in chosen.iter().enumerate() {
-        layer[slot * each..(slot + 1) * each].copy_from_slice(&from[head * each..(head + 1) * each]);
+/// The axes of an array after layer and head as two: down and across.
+fn grid(tail: &[usize]) -> [usize; 2] {
+    match tail {
+        [down] => [*down, 1],
+        [down, across @ ..] => [*down, across.iter().product()],
+        [] => [1, 1],
     }
+}
+
+/// How the arrays `[all heads, …]` of one pass and layer go into those of all passes and layers.
+struct Join<'a> {
+    /// The place of the layer.
+    slot: usize,
+    /// The heads that are kept.
+    heads: &'a [usize],
+    all_heads: usize,
+    /// Down and across, of the pass and of what is kept.
+    grids: [[usize; 2]; 2],
+    /// The first row.
+    down: usize,
+}
+
+impl Join<'_> {
+    fn join<T: Copy>(&self, to: &mut [T], from: &[T], put: impl Fn(&mut T, T)) {
+        let [[rows, width], [to_rows, to_width]] = self.grids;
+        debug_assert_eq!(from.len(), self.all_heads * rows * width);
+        if width == 0 {
+            return;
+        }
+        for (at, &head) in self.heads.iter().enumerate() {
+            let head_to = (self.slot * self.heads.len() + at) * to_rows + self.down;
+            for (row, from) in from[head * rows * width..][..rows * width].chunks_exact(width).enumerate() {
+                let start = (head_to + row) * to_width;
+                to[start..start + width].iter_mut().zip(from).for_each(|(to, from)| put(to, *from));
+            }
+        }
+    }
+}
+
+/// Takes the rows and columns away that nothing came into, of every grid.
+fn shrink<T: Copy>(values: &mut Vec<T>, before: [usize; 2], after: [usize; 2]) {
+    let [[rows, width], [new_rows, new_width]] = [before, after];
+    if before == after {
+        return;
+    }
+    let grids = values.len() / (rows * width).max(1);
+    for grid in 0..grids {
+        for row in 0..new_rows {
+            let from = (grid * rows + row) * width;
+            values.copy_within(from..from + new_width, (grid * new_rows + row) * new_width);
+        }
+    }
+    values.truncate(grids * new_rows * new_width);
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Request → Plan::new   tokens, segments, readouts, time and memory: everything that can be refused is
-//!         → Plan::run   one pass; of every layer the chosen heads are kept
+//!         → Plan::run   one pass, and one more for every token of an answer; of every layer the chosen
+//!                       heads are kept
 //!         → Scan        what a report tells
 //! ```
 
@@ -161,6 +162,12 @@ pub struct Recipe {
 pub trait Onlooker {
     /// `done` of `layers` layers have been computed. `Break` ends the pass; nothing of it is kept.
     fn layer(&mut self, done: usize, layers: usize) -> ControlFlow<()>;
+
+    /// `written` of at most `most` tokens of an answer have been written. `Break` ends it; nothing is kept.
+    fn written(&mut self, written: usize, most: usize) -> ControlFlow<()> {
+        let _ = (written, most);
+        ControlFlow::Continue(())
+    }
 }
 
 /// Nobody waits.
@@ -180,6 +187,18 @@ impl Scan {
     pub fn of_interest(&self) -> impl Iterator<Item = usize> {
         let asked = |token: &ScanToken| matches!(token.role, Role::Question | Role::Answer);
         self.tokens.iter().enumerate().filter(move |(_, token)| asked(token)).map(|(index, _)| index)
+    }
+
+    /// What the model wrote; `None` if it was not asked to. Without a tokenizer, the ids as `#ID`.
+    pub fn answer(&self) -> Option<String> {
+        let answer = || self.tokens.iter().filter(|token| token.role == Role::Answer);
+        let bytes = |token: &ScanToken| (token.start < token.end).then_some(token.start..token.end);
+        let mut ranges = answer().filter_map(bytes);
+        match (answer().next(), ranges.next()) {
+            (None, _) => None,
+            (Some(_), Some(first)) => Some(self.text.get(first.start..)?.to_owned()),
+            (Some(_), None) => Some(answer().map(|token| token.text.as_str()).collect::<Vec<_>>().join(" ")),
+        }
     }
 
     /// The recipe as names and values, for the metadata of a file.

@@ -5,22 +5,30 @@ use glasshead_attention::Shape;
 use super::estimate::Estimate;
 use super::gathering::{Gathering, kept_of};
 use super::prompt::Prompt;
-use super::readouts::Wanted;
+use super::readouts::{Wanted, longer};
 use super::{Onlooker, Recipe, Request, Role, Scan};
-use crate::models::{self, Info, Loaded, Model};
+use crate::models::{self, Cache, Info, Input, Limit, Loaded, Model, generate};
+use crate::text::Tokenizer;
 use crate::{Error, Result};
 
 /// A checked request with its model: ready to run.
 #[derive(Debug)]
 pub struct Plan {
     model: Box<dyn Model>,
+    tokenizer: Option<Tokenizer>,
+    /// The tokens at which an answer ends.
+    eos: Vec<u32>,
     prompt: Prompt,
     wanted: Wanted,
     layers: Vec<usize>,
     heads: Vec<usize>,
     /// Layers that are computed.
     depth: usize,
+    /// `[1, heads, tokens]` of one layer and the prompt.
     shape: Shape,
+    /// Tokens that are written, at most.
+    answer: usize,
+    force_context: bool,
     estimate: Estimate,
     recipe: Recipe,
 }
@@ -36,23 +44,26 @@ impl Plan {
             request;
         let loaded = models::load(&path)?;
         let prompt = Prompt::new(source, ask.as_deref(), &loaded, &path)?;
-        let Loaded { model, .. } = loaded;
+        let Loaded { model, tokenizer, eos, .. } = loaded;
         let info = model.info();
-        if answer > 0 {
-            return Err(cannot_answer(info));
-        }
         check_tokens(info, &prompt, force_context)?;
+        if answer > 0 {
+            check_answer(model.as_ref(), &prompt, answer, force_context)?;
+        }
         let layers = layers.of("--layers", "layer", info.layers)?;
         let heads = heads.of("--heads", "head", info.heads)?;
-        let depth = layers.iter().max().map_or(0, |last| last + 1);
+        // Words come out of the last layer.
+        let last = layers.iter().max().map_or(0, |last| last + 1);
+        let depth = if answer > 0 { info.layers } else { last };
         let tokens = prompt.tokens.len();
         let shape = Shape { batch: 1, heads: info.heads, queries: tokens, keys: tokens };
         let asked = |role: Role| matches!(role, Role::Question | Role::Answer);
         let interest = (0..tokens).filter(|&token| asked(prompt.tokens[token].role)).collect();
-        let wanted = Wanted::parse(&read, &prompt, interest, &shape)?;
-        let raw = wanted.read.arrays(&shape);
-        let kept = kept_of(&wanted.named(raw.clone(), &shape), layers.len(), heads.len());
-        let estimate = Estimate::new(info, [tokens, depth], &kept, &raw);
+        let wanted = Wanted::parse(&read, &prompt, interest, &shape, answer)?;
+        let whole = longer(&shape, answer);
+        let kept = wanted.named(wanted.whole.arrays(&whole), &whole);
+        let kept = kept_of(&kept, layers.len(), heads.len());
+        let estimate = Estimate::new(info, [tokens, depth], answer, &kept, &wanted.read.arrays(&shape));
         estimate.check()?;
         let recipe = Recipe {
             command,
@@ -61,7 +72,21 @@ impl Plan {
             read,
             version: env!("CARGO_PKG_VERSION"),
         };
-        Ok(Self { model, prompt, wanted, layers, heads, depth, shape, estimate, recipe })
+        Ok(Self {
+            model,
+            tokenizer,
+            eos,
+            prompt,
+            wanted,
+            layers,
+            heads,
+            depth,
+            shape,
+            answer,
+            force_context,
+            estimate,
+            recipe,
+        })
     }
 
     /// What the pass is expected to cost.
@@ -69,22 +94,38 @@ impl Plan {
         &self.estimate
     }
 
-    /// Runs the model over the tokens, once.
+    /// Runs the model over the tokens, once; then token by token over what it writes.
     ///
     /// # Errors
     /// Memory that is not there after all; an onlooker that has had enough.
-    pub fn run(self, onlooker: &mut dyn Onlooker) -> Result<Scan> {
+    pub fn run(mut self, onlooker: &mut dyn Onlooker) -> Result<Scan> {
         let ids: Vec<u32> = self.prompt.tokens.iter().map(|token| token.id).collect();
+        let shapes = [self.shape, longer(&self.shape, self.answer)];
         let chosen = [self.layers.as_slice(), self.heads.as_slice()];
-        let mut watch = Gathering::new(&self.wanted, self.shape, chosen, self.depth, onlooker)?;
-        self.model.forward(&ids, &mut watch)?;
+        let mut watch = Gathering::new(&self.wanted, shapes, chosen, self.depth, onlooker)?;
+        let (model, force_context) = (self.model.as_ref(), self.force_context);
+        let mut written = Vec::new();
+        if self.answer == 0 {
+            model.run(Input { force_context, ..Input::text(&ids) }, &mut watch)?;
+        } else {
+            let mut cache = Cache::new(model.info(), shapes[1].keys)?;
+            model.run(Input { force_context, ..Input::after(&ids, &mut cache) }, &mut watch)?;
+            if !watch.stopped {
+                let last_hidden = std::mem::take(&mut watch.last_hidden);
+                let limit = Limit { tokens: self.answer, stop: &self.eos, force_context };
+                written = generate(model, &mut cache, &last_hidden, limit, &mut watch)?;
+            }
+        }
         if watch.stopped {
             return Err(Error::environment(
                 "the scan was stopped before its last layer; nothing was written",
                 "run it again; --layers reads fewer layers",
             ));
         }
-        let readouts = watch.finish();
+        let tokens = ids.len() + written.len();
+        let readouts = watch.finish(tokens);
+        self.wanted.rows.retain(|&row| row < tokens);
+        self.prompt.answered(&written, self.tokenizer.as_ref())?;
         let Prompt { text, own, tokens } = self.prompt;
         let Wanted { rows, segments, block, .. } = self.wanted;
         Ok(Scan {
@@ -103,12 +144,34 @@ impl Plan {
     }
 }
 
-/// The one place where an answer comes in: a model that writes would do so here, before its tokens are read.
-fn cannot_answer(info: &Info) -> Error {
-    Error::request(
-        format!("--answer: this {} model cannot write answers", info.family),
-        "leave --answer out; --ask alone shows what the question looked at",
-    )
+/// More than anybody reads, and little enough for lists.
+const LONGEST_ANSWER: usize = 1 << 16;
+
+/// Refuses what cannot be written: by a model without a head, or behind the end of its context.
+fn check_answer(model: &dyn Model, prompt: &Prompt, answer: usize, force_context: bool) -> Result<()> {
+    let info = model.info();
+    model.logits(&vec![0.0; info.hidden]).map_err(|cause| {
+        let hint = "leave --answer out; --ask alone shows what the question looked at";
+        Error::request(format!("--answer: {cause}"), hint)
+    })?;
+    if answer > LONGEST_ANSWER {
+        return Err(Error::request(
+            format!("--answer {answer}: an answer has at most {LONGEST_ANSWER} tokens"),
+            "give a smaller number",
+        ));
+    }
+    let (tokens, most) = (prompt.tokens.len(), info.max_tokens);
+    if tokens.saturating_add(answer) > most && !force_context {
+        let left = most.saturating_sub(tokens);
+        return Err(Error::request(
+            format!(
+                "--answer {answer}: the context of this {} model ends {left} tokens behind the question",
+                info.family
+            ),
+            "give a smaller number or a part of the text; --force-context writes on where positions are computed",
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses tokens that the model cannot read, before anything is computed.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Role, ScanToken, Source};
 use crate::models::Loaded;
-use crate::text::Token;
+use crate::text::{Message, Token, Tokenizer};
 use crate::{Error, Result};
 
 /// Everything that the model reads, cut into tokens.
@@ -45,19 +45,34 @@ impl Prompt {
                 "put the model's tokenizer.json beside its config.json, or give --ids",
             )
         })?;
-        let (text, own, question) = match ask {
-            None => (text.clone(), 0..text.len(), 0..0),
+        let (text, own, question, in_chat) = match ask {
+            None => (text.clone(), 0..text.len(), 0..0, false),
             Some(ask) => with_question(&text, ask, loaded)?,
         };
-        let mut tokens = tokenizer.encode(&text)?;
-        // A template that writes the first special token itself does not get it twice.
-        if ask.is_some()
-            && matches!(tokens.as_slice(), [first, second, ..] if first.special && first.id == second.id)
-        {
-            tokens.remove(0);
-        }
+        // A template writes the special tokens itself; nothing is added to them.
+        let tokens = if in_chat { tokenizer.encode_as_is(&text) } else { tokenizer.encode(&text) }?;
         let tokens = tokens.into_iter().map(|token| placed(token, &own, &question)).collect();
         Ok(Self { text, own, tokens })
+    }
+
+    /// Takes in what the model wrote behind it.
+    pub(super) fn answered(&mut self, written: &[u32], tokenizer: Option<&Tokenizer>) -> Result<()> {
+        let (Some(tokenizer), false) = (tokenizer, self.text.is_empty()) else {
+            let answer = written.iter().map(|&id| ScanToken { role: Role::Answer, ..numbered(id) });
+            self.tokens.extend(answer);
+            return Ok(());
+        };
+        let last = self.tokens.last().map(|token| token.id);
+        let (answer, ranges) = tokenizer.decode_after(last, written)?;
+        let start = self.text.len();
+        self.text.push_str(&answer);
+        for (&id, range) in written.iter().zip(ranges) {
+            let text = answer.get(range.clone()).unwrap_or_default().to_owned();
+            let (start, end) =
+                if range.is_empty() { (0, 0) } else { (start + range.start, start + range.end) };
+            self.tokens.push(ScanToken { id, text, start, end, role: Role::Answer });
+        }
+        Ok(())
     }
 
     /// Where each token starts in the text; `None` for one without bytes.
@@ -66,8 +81,11 @@ impl Prompt {
     }
 }
 
-/// The text and the question as the model reads them: `(all of it, the text's bytes, the question's bytes)`.
-fn with_question(text: &str, ask: &str, loaded: &Loaded) -> Result<(String, Range<usize>, Range<usize>)> {
+/// The text and the question as the model reads them: all of it, the text's bytes, the question's bytes, and
+/// whether a chat template wrote it.
+type Asked = (String, Range<usize>, Range<usize>, bool);
+
+fn with_question(text: &str, ask: &str, loaded: &Loaded) -> Result<Asked> {
     let question = ask.trim();
     if question.is_empty() {
         return Err(Error::request("the question of --ask is empty", "give a question, or leave --ask out"));
@@ -82,27 +100,27 @@ fn with_question(text: &str, ask: &str, loaded: &Loaded) -> Result<(String, Rang
     let message = format!("{text}{gap}{question}");
     let Some(all) = in_chat(loaded, &message)? else {
         let question = text.len() + gap.len()..message.len();
-        return Ok((message, 0..text.len(), question));
+        return Ok((message, 0..text.len(), question, false));
     };
-    // Many templates trim what they are given.
+    // Many templates trim what they are given; the question ends without a blank.
     let trimmed = message.trim_start();
-    let start = all.rfind(trimmed).ok_or_else(|| {
+    let lost = message.len() - trimmed.len();
+    let found = all.rfind(&message).map(|start| (start, 0)).or_else(|| Some((all.rfind(trimmed)?, lost)));
+    let (start, lost) = found.ok_or_else(|| {
         Error::request(
             "the chat template of this model changes the text, so its words cannot be followed",
             "leave --ask out and put the question at the end of the text",
         )
     })?;
-    let lost = message.len() - trimmed.len();
     let own = start..start + text.len() - lost;
     let question_start = own.end + gap.len();
-    Ok((all, own, question_start..question_start + question.len()))
+    Ok((all, own, question_start..question_start + question.len(), true))
 }
 
 /// The message as the model's chat template puts it, ready for an answer; `None`: it has no template.
-#[expect(clippy::unnecessary_wraps, reason = "rendering a template can fail")]
-fn in_chat(_: &Loaded, _: &str) -> Result<Option<String>> {
-    // The one place where a chat template comes in: no family that is run today has one.
-    Ok(None)
+fn in_chat(loaded: &Loaded, message: &str) -> Result<Option<String>> {
+    let chat = loaded.chat.as_ref();
+    chat.map(|chat| chat.render(&[Message::user(message)], true)).transpose()
 }
 
 fn numbered(id: u32) -> ScanToken {

@@ -11,8 +11,12 @@ use crate::{Error, Result};
 /// The readouts of one pass.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    /// For the engine.
+    /// For the engine, over the prompt.
     pub(super) read: Read,
+    /// For the engine, over one token of an answer.
+    pub(super) step: Read,
+    /// What both make together: its arrays are those that are kept.
+    pub(super) whole: Read,
     /// The tokens of `rows`.
     pub(super) rows: Vec<usize>,
     /// The passages of `segments`.
@@ -31,10 +35,19 @@ const MAP: usize = 256;
 const FINEST: usize = 16;
 
 impl Wanted {
-    /// Reads a list. Where it names no rows, those of the tokens of `interest` are taken.
-    pub(super) fn parse(list: &str, prompt: &Prompt, interest: Vec<usize>, shape: &Shape) -> Result<Self> {
+    /// Reads a list, for a prompt of this `shape` and up to `answer` tokens behind it. Where it names no rows,
+    /// those of the tokens of `interest` are taken, and of the answer's tokens.
+    pub(super) fn parse(
+        list: &str,
+        prompt: &Prompt,
+        interest: Vec<usize>,
+        shape: &Shape,
+        answer: usize,
+    ) -> Result<Self> {
         let mut wanted = Self {
             read: Read::new(),
+            step: Read::new(),
+            whole: Read::new(),
             rows: Vec::new(),
             segments: Vec::new(),
             block: None,
@@ -59,14 +72,13 @@ impl Wanted {
                 }
                 ("rows", Some(argument)) => {
                     wanted.rows = rows(argument, prompt, shape.queries)?;
-                    engine.push(format!("rows={}", joined(&wanted.rows)));
                     named_rows = true;
                 }
                 ("segments", Some(argument)) => {
                     engine.push(format!("segments={}", wanted.take_segments(argument, prompt, shape)?));
                 }
                 ("blocks", None) => {
-                    let size = match shape.keys.div_ceil(MAP) {
+                    let size = match (shape.keys + answer).div_ceil(MAP) {
                         0 | 1 => 1,
                         size => size.max(FINEST),
                     };
@@ -80,20 +92,34 @@ impl Wanted {
                 _ => engine.push(item.to_owned()),
             }
         }
-        if !named_rows && !interest.is_empty() {
-            engine.push(format!("rows={}", joined(&interest)));
-            wanted.rows = interest;
+        let engine_of = |rows: &[usize], shape: &Shape| {
+            let mut list = engine.join(",");
+            if !rows.is_empty() {
+                list = format!("{list},rows={}", joined(rows));
+            }
+            let read = Read::parse(&list, shape).map_err(|error| {
+                Error::request(
+                    format!("--read: {error}"),
+                    "for instance --read entropy,top=8,received,rows=last,segments=paragraph,blocks=64",
+                )
+            })?;
+            Ok(if wanted.first { read.segments(&[1]) } else { read })
+        };
+        let (read, step, whole, rows);
+        if named_rows || interest.is_empty() && answer == 0 {
+            rows = std::mem::take(&mut wanted.rows);
+            read = engine_of(&rows, shape)?;
+            step = engine_of(&[], &step_shape(shape))?;
+            whole = engine_of(&rows, &longer(shape, answer))?;
+        } else {
+            let of_answer = shape.queries..shape.queries + answer;
+            read = engine_of(&interest, shape)?;
+            step = engine_of(if answer == 0 { &[] } else { &[0] }, &step_shape(shape))?;
+            rows = interest.into_iter().chain(of_answer).collect();
+            whole = engine_of(&rows, &longer(shape, answer))?;
         }
-        wanted.read = Read::parse(&engine.join(","), shape).map_err(|error| {
-            Error::request(
-                format!("--read: {error}"),
-                "for instance --read entropy,top=8,received,rows=last,segments=paragraph,blocks=64",
-            )
-        })?;
-        if wanted.first {
-            wanted.read = wanted.read.segments(&[1]);
-        }
-        if wanted.read.is_empty() {
+        (wanted.read, wanted.step, wanted.whole, wanted.rows) = (read, step, whole, rows);
+        if wanted.whole.is_empty() {
             return Err(Error::request(
                 "--read asks for nothing",
                 "for instance --read entropy,top=8,received",
@@ -166,6 +192,16 @@ impl Wanted {
         }
         arrays
     }
+}
+
+/// The shape of a prompt and `more` tokens behind it.
+pub(super) fn longer(shape: &Shape, more: usize) -> Shape {
+    Shape { queries: shape.queries + more, keys: shape.keys + more, ..*shape }
+}
+
+/// The shape of the pass over the first token behind it.
+fn step_shape(shape: &Shape) -> Shape {
+    Shape { queries: 1, keys: shape.keys + 1, ..*shape }
 }
 
 /// The tokens of `rows=…`: indices, `last`, and `@WORD` for every token of that word, wherever it stands.

@@ -17,6 +17,8 @@ struct Json<'a> {
     text: &'a str,
     /// The bytes of `text` that are the file's own.
     own: [usize; 2],
+    /// What the model wrote; `null` if nothing.
+    answer: Option<String>,
     tokens: Vec<JsonToken<'a>>,
     segments: Vec<JsonSegment<'a>>,
     layers: &'a [usize],
@@ -98,6 +100,7 @@ pub(super) fn json(scan: &Scan) -> Writer<'_> {
             read: &scan.recipe.read,
             text: &scan.text,
             own: [scan.own.start, scan.own.end],
+            answer: scan.answer(),
             tokens: tokens.collect(),
             segments: segments.collect(),
             layers: &scan.layers,

@@ -34,6 +34,10 @@ pub(super) fn tell(scan: &Scan) -> Document {
         counted(layers, "layer"),
         counted(heads, "head")
     )));
+    if let Some(answer) = scan.answer() {
+        document.push(Block::Heading("Answer".into()));
+        document.push(Block::Text(answer.trim().to_owned()));
+    }
     let per_query: Vec<_> =
         COLUMNS.iter().filter_map(|column| Some((column, scan.readout(column.0)?.f32()?))).collect();
     if !per_query.is_empty() {
