@@ -214,7 +214,7 @@ fn model_folder_with_something_missing() {
 #[test]
 fn configs_that_cannot_be_run() {
     for (change, error, hint) in [
-        (json!({"model_type": "gpt2"}), "`gpt2`", "bert"),
+        (json!({"model_type": "mamba"}), "`mamba`", "bert"),
         (json!({"model_type": 3}), "`model_type`", "config.json"),
         (json!({"hidden_size": null}), "`hidden_size` is missing", "config.json"),
         (json!({"hidden_size": 64}), "embeddings", "config.json"),
