@@ -20,12 +20,12 @@ pub struct Estimate {
     pub heads: usize,
     /// Without the answer. `2·12·hidden²` operations per token and layer (projections and a feed-forward block four times as
     /// wide), `4·head_dim` per head and pair of tokens (half of them where attention is causal is not
-    /// counted on), at [`SHARE`] of the multiply-adds that this machine does in a short measurement.
+    /// counted on), at a share of the multiply-adds that this machine does in a short measurement.
     pub time: Duration,
     /// Bytes of the arrays that are kept.
     pub kept: u64,
     /// Bytes at the peak: what the process holds now (the weights), what is kept, the readouts of one layer
-    /// and its activations ([`PER_TOKEN`] vectors of the hidden size per token), and for an answer the keys and
+    /// and its activations (some vectors of the hidden size per token), and for an answer the keys and
     /// values of all tokens.
     pub memory: u64,
     /// Bytes that this machine can still give; `None` where it does not tell.
