@@ -89,6 +89,8 @@ impl<T: Element> Panel<'_, '_, T> {
         let query_at = |tile: usize, lane: usize| first + (tile * width + lane).min(count - 1);
         let queries_of = |tile: usize| first + tile * width..first + count.min((tile + 1) * width);
         let terms = Terms::new(problem, head);
+        // A panel lies in one sequence.
+        let reach = problem.visibility.reach(batch, first);
 
         let depth = dim.div_ceil(D::DEPTH);
         let q = workspace.q.get(tiles * depth * width);
@@ -105,7 +107,7 @@ impl<T: Element> Panel<'_, '_, T> {
         let o = workspace.o.get(tiles * value_dim * width);
         o.fill(T::Number::default());
         let ranges: [Ranges; TILES] = std::array::from_fn(|tile| match tile < tiles {
-            true => Ranges::new(problem, batch, queries_of(tile), width),
+            true => Ranges::new(&reach, queries_of(tile), width),
             false => Ranges::NONE,
         });
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
@@ -168,7 +170,7 @@ impl<T: Element> Panel<'_, '_, T> {
                     k: k.skip(from - block.start),
                     depth,
                     terms,
-                    distance: problem.visibility.position(first + tile * width).saturating_sub(from as i64),
+                    distance: reach.position(first + tile * width).saturating_sub(from as i64),
                     bounds: ranges.bounds(simd, from, to - from),
                 };
                 let max = scores.multiply::<S, D, ROWS>(simd, p, |key| {
@@ -195,7 +197,7 @@ impl<T: Element> Panel<'_, '_, T> {
                     Some(reading) => {
                         let queries = queries_of(tile);
                         let distance = scores.distance;
-                        let first_key = problem.visibility.first_key(first);
+                        let first_key = reach.first_key();
                         let scored =
                             Scored { unit, max, keys: from..to, queries, distance, first_key, ranges };
                         let running = &mut running[tile];

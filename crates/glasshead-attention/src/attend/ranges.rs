@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use super::Problem;
 use crate::{
-    Element,
     isa::{COLUMNS, MAX_LANES, Number, Simd},
+    mask::Reach,
 };
 
 /// The most queries of a tile, over all sets.
@@ -28,13 +27,7 @@ impl Ranges {
         Self { start: 0, end: 0, common: 0..usize::MAX, starts: [0; MAX_WIDTH], ends: [0; MAX_WIDTH] };
 
     /// Of `width` lanes: the queries of one sequence from `first` on, the last of them repeated.
-    pub(super) fn new<T: Element>(
-        problem: &Problem<T>,
-        batch: usize,
-        queries: Range<usize>,
-        width: usize,
-    ) -> Self {
-        let reach = problem.visibility.reach(batch, queries.start);
+    pub(super) fn new(reach: &Reach, queries: Range<usize>, width: usize) -> Self {
         let Range { start, end } = reach.keys(queries.start);
         let mut ranges =
             Self { start, end, common: start..end, starts: [start; MAX_WIDTH], ends: [end; MAX_WIDTH] };
