@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     Element,
-    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd},
+    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd, UNROLL},
 };
 
 /// Items of keys per block: their weights (16 KiB with AVX-512) stay in the first cache.
@@ -139,7 +139,7 @@ impl<T: Element> Panel<'_, '_, T> {
             let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
 
             let last = block.end == end;
-            let mut ahead = Ahead::nothing(tiles * (block_len / ROWS));
+            let mut ahead = Ahead::nothing(tiles * (block_len / ROWS), depth / UNROLL);
             if last {
                 ahead = ahead.slice(out);
             }
@@ -173,9 +173,7 @@ impl<T: Element> Panel<'_, '_, T> {
                     distance: reach.position(first + tile * width).saturating_sub(from as i64),
                     bounds: ranges.bounds(simd, from, to - from),
                 };
-                let max = scores.multiply::<S, D, ROWS>(simd, p, |key| {
-                    ahead.fetch(simd, tile * (block_len / ROWS) + key / ROWS);
-                });
+                let max = scores.multiply::<S, D, ROWS>(simd, p, &mut ahead);
                 let mut bias = None;
                 if let Some(mask) = problem.mask() {
                     let room = &mut workspace.bias.get(block_len * width)[..(to - from) * width];
