@@ -138,7 +138,7 @@ impl<T: Element> Panel<'_, '_, T> {
             let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
 
             let last = block.end == end;
-            let mut ahead = Ahead::nothing(tiles * (KEYS / ROWS), depth / UNROLL);
+            let mut ahead = Ahead::nothing(tiles * (block.len() / ROWS), depth / UNROLL);
             if last {
                 ahead = ahead.slice(out);
             }
@@ -171,6 +171,7 @@ impl<T: Element> Panel<'_, '_, T> {
                     terms,
                     distance: reach.position(first + tile * width).saturating_sub(from as i64),
                     bounds: ranges.bounds(simd, from, to - from),
+                    open: ranges.open(from, to - from),
                 };
                 let max = scores.multiply::<S, D, ROWS>(simd, p, &mut ahead);
                 let mut bias = None;

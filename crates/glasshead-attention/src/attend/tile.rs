@@ -23,6 +23,8 @@ pub(super) struct Scores<'a, N, F, I> {
     /// Position of the first query minus the first key of the block.
     pub(super) distance: i64,
     pub(super) bounds: Option<[[F; 2]; COLUMNS]>,
+    /// How many keys at the start of the block are visible to all queries.
+    pub(super) open: usize,
 }
 
 impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
@@ -66,7 +68,12 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
         bias: Option<&[N]>,
     ) -> [F; COLUMNS] {
         let raw = self.terms.plain;
-        if raw && self.bounds.is_none() { max } else { self.finish(simd, p, bias, raw) }
+        if raw && self.bounds.is_none() {
+            return max;
+        }
+        let mut max = max;
+        simd.apart(|| max = self.finish(simd, p, bias, raw));
+        max
     }
 
     /// q·k of `ROWS` keys from `key` on, for all queries of the tile; raises `max` to the largest.
@@ -103,7 +110,13 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
     ) -> [F; COLUMNS] {
         let width = COLUMNS * S::LANES;
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
-        for (row, p) in p.chunks_exact_mut(width).enumerate() {
+        let done = if raw { self.open } else { 0 };
+        for p in p.chunks_exact(width).take(done) {
+            for c in 0..COLUMNS {
+                max[c] = simd.max(max[c], simd.load(&p[c * S::LANES..]));
+            }
+        }
+        for (row, p) in p.chunks_exact_mut(width).enumerate().skip(done) {
             let key = simd.constant(row as f64);
             for (c, p) in p.chunks_exact_mut(S::LANES).enumerate() {
                 let distance = || {

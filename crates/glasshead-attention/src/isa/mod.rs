@@ -142,7 +142,8 @@ pub trait Simd: Copy + Send + Sync {
         if rows < Self::LANES || columns < Self::LANES {
             return;
         }
-        let end = |rows: usize, stride: usize, len: usize| (rows - 1).saturating_mul(stride).saturating_add(len);
+        let end =
+            |rows: usize, stride: usize, len: usize| (rows - 1).saturating_mul(stride).saturating_add(len);
         assert!(end(rows, from_stride, columns) <= from.len(), "the rows lie in their slice");
         assert!(end(columns, to_stride, rows) <= to.len(), "the columns lie in their slice");
         let (from, to) = (from.as_ptr(), to.as_mut_ptr());
