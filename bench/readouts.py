@@ -7,7 +7,7 @@
     bench/readouts.py --picture docs/readouts.svg bench/records/DATE-readouts.json
 
 --added   runs with and without readouts in pairs, on the same threads; a ratio is formed within its pair
---memory  bytes held beside q, k, v and out at 131,072 tokens
+--memory  bytes held beside inputs and outputs at 131,072 tokens
 --eager   output, entropy, top 8 and received, against torch with its softmax(QKᵀ) kept until that does not fit
 
 A record that exists is added to (other machines and other builds are refused), so that the parts can run apart and
@@ -155,32 +155,18 @@ def added_table(cases):
 # ------------------------------------------------------------------ extra memory
 
 
-def readout_bytes(queries, keys, block):
-    """The bytes of the arrays that `memory` reads out for one head: they are outputs."""
-    per_query = 4 * (1 + 1 + 1 + 1) + 8 * (8 + 4) + 16 * 4
-    blocks = 4 * -(-queries // block) * -(-keys // block) if block else 0
-    return queries * per_query + 4 * keys + blocks
-
-
 def memory(threads):
-    """`extra_bytes` counts what the run holds beside q, k, v and out; the arrays of the readouts are in it."""
+    """`extra_bytes`: what the run holds beside q, k, v, out and the arrays of the readouts."""
     n, figures = LONG["queries"], {}
-    read = f"lse,entropy,max,distance,top=8,received,segments={ends(n)}"
-    lists = {"lse, entropy, max, distance, top 8, received, 16 segments": (read, None),
-             "the same and blocks of 1024": (f"{read},blocks=1024", 1024)}
-    for name, (what, block) in lists.items():
-        held = json.loads(bench(LONG, threads, what).said)["extra_bytes"]
-        outputs = readout_bytes(n, n, block)
-        figures[name] = {"extra_bytes": held, "of_it_readout_arrays": outputs, "beside_outputs": held - outputs}
+    read = f"lse,entropy,max,distance,top=8,received,segments={ends(n)},blocks=64"
+    for name, what in {"none": None, "all but rows, blocks of 64": read}.items():
+        figures[name] = {"extra_bytes": json.loads(bench(LONG, threads, what).said)["extra_bytes"]}
     return LONG | {"threads": threads, "limit_bytes": LONG_LIMIT, "lists": figures}
 
 
 def memory_table(case):
-    mib = lambda bytes: f"{bytes / 2**20:.1f} MiB"
-    lines = ["| readouts | held beside q, k, v and out | of it the readouts' arrays | the rest |", "|---|--:|--:|--:|"]
-    for name, x in case["lists"].items():
-        cells = [mib(x[key]) for key in ("extra_bytes", "of_it_readout_arrays", "beside_outputs")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines = ["| readouts | held beside inputs and outputs |", "|---|--:|"]
+    lines += [f"| {name} | {x['extra_bytes'] / 2**20:.1f} MiB |" for name, x in case["lists"].items()]
     return "\n".join(lines)
 
 
@@ -365,7 +351,7 @@ def merged(path, now):
     notes = ["added time: min_ms of `bench attention` with a list over min_ms without, pair by pair; median over "
              "the pairs, and best over best",
              f"a measurement in which other programs had more than {MOST_OTHERS:.0%} of the CPUs is made again",
-             "extra_bytes counts the arrays of the readouts too; beside_outputs is what is left without them",
+             "extra_bytes: held at the peak beside q, k, v, out and the arrays of the readouts",
              "torch is timed around its operations alone, glasshead by `bench attention`; peaks are those of whole "
              "processes (ru_maxrss), for torch with the import, for glasshead of `attend` with reading and writing files",
              "least_peak_bytes: what ru_maxrss gives for `true`, started the same way; no peak can be less",

@@ -120,8 +120,9 @@ impl<T: Element> Panel<'_, '_, T> {
         if let Some(reading) = reading.as_ref().filter(|_| READ) {
             workspace.rooms.resize_with(TILES, Room::default);
             for (room, range) in workspace.rooms.iter_mut().zip(&ranges[..tiles]) {
-                let keys = range.end.saturating_sub(range.start) + KEYS;
-                let (tile, all) = Kept::new(simd, reading, keys, room);
+                // Later tiles may visit more keys, up to all.
+                let keys = range.end.saturating_sub(range.start).next_power_of_two().min(problem.keys);
+                let (tile, all) = Kept::new(simd, reading, keys + KEYS, room);
                 kept.push(tile);
                 weights.push(all);
             }

@@ -216,6 +216,7 @@ fn attend<T: Element>(
                     let workspace = &mut *workspace;
                     T::run(isa, Panel { problem, batch, head, first, next, out, reading, workspace });
                 }
+                seen.iter_mut().for_each(AtWork::settle);
             }
             Task::Rows { batch, head, queries, seen } => {
                 for query in queries.clone() {

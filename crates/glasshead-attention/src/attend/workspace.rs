@@ -12,9 +12,12 @@ pub(super) const LINE: usize = 64;
 pub(super) struct Lines<N>(Vec<N>);
 
 impl<N: Number> Lines<N> {
+    /// So many numbers, whatever they are.
     pub(super) fn get(&mut self, len: usize) -> &mut [N] {
         if self.0.len() < len + LINE {
-            self.0.resize(len + LINE, N::default());
+            // Nothing is kept: fresh memory costs nothing until it is written to.
+            self.0 = Vec::new();
+            self.0 = vec![N::default(); len + LINE];
         }
         let start = self.0.as_ptr().align_offset(LINE).min(LINE);
         &mut self.0[start..start + len]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Read, Readout, Shape, Tile, Values, one_number,
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Read, Readout, Shape, Tile, Values, append, one_number,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -45,7 +45,7 @@ impl Readout for Blocks {
 impl Blocks {
     fn head(&self, shape: &Shape) -> BlocksHead {
         let (size, rows) = (self.0, shape.queries.div_ceil(self.0));
-        BlocksHead { size, keys: shape.keys, rows, first: 0, sums: Vec::new() }
+        BlocksHead { size, keys: shape.keys, rows, first: None, done: Vec::new(), sums: Vec::new() }
     }
 }
 
@@ -54,24 +54,32 @@ pub(crate) struct BlocksHead {
     keys: usize,
     /// Rows of the whole map.
     rows: usize,
-    /// The first row of `sums`.
-    first: usize,
-    /// `[rows seen so far, ⌈keys/size⌉]`
+    /// The first row that was seen.
+    first: Option<usize>,
+    /// `[rows that are finished, ⌈keys/size⌉]`
+    done: Vec<f32>,
+    /// `[⌈keys/size⌉]`: the row after those, or nothing yet.
     sums: Vec<f64>,
 }
 
 impl BlocksHead {
+    fn columns(&self) -> usize {
+        self.keys.div_ceil(self.size)
+    }
+
     /// The sums of a row of the map; rows come in ascending order.
     fn row(&mut self, row: usize) -> &mut [f64] {
-        let columns = self.keys.div_ceil(self.size);
-        if self.sums.is_empty() {
-            self.first = row;
+        let (first, columns) = (*self.first.get_or_insert(row), self.columns());
+        while self.done.len() < (row - first) * columns {
+            self.sums.resize(columns, 0.0);
+            self.end_row();
         }
-        let at = (row - self.first) * columns;
-        if self.sums.len() < at + columns {
-            self.sums.resize(at + columns, 0.0);
-        }
-        &mut self.sums[at..at + columns]
+        self.sums.resize(columns, 0.0);
+        &mut self.sums
+    }
+
+    fn end_row(&mut self) {
+        self.done.extend(self.sums.drain(..).map(|sum| sum as f32));
     }
 }
 
@@ -84,12 +92,12 @@ impl Head for BlocksHead {
         }
     }
 
-    fn finish(self: Box<Self>) -> Vec<Values> {
-        let columns = self.keys.div_ceil(self.size);
-        let mut all = vec![0.0; self.rows * columns];
-        for (all, sum) in all[self.first * columns..].iter_mut().zip(self.sums) {
-            *all = sum as f32;
-        }
+    fn finish(mut self: Box<Self>) -> Vec<Values> {
+        self.settle();
+        let columns = self.columns();
+        let mut all = self.done;
+        all.splice(0..0, std::iter::repeat_n(0.0, self.first.unwrap_or(0) * columns));
+        all.resize(self.rows * columns, 0.0);
         vec![Values::F32(all)]
     }
 }
@@ -122,21 +130,31 @@ impl Fuse for BlocksHead {
             }
             return;
         }
-        for (span, weights) in tile.spans.iter().zip(tile.sums.chunks_exact(width)) {
-            let column = span.start / size;
-            for (lane, query) in queries.clone().enumerate() {
-                self.row(query / size)[column] += weights[lane].to_f64();
+        for (lane, query) in queries.enumerate() {
+            let sums = self.row(query / size);
+            for (span, weights) in tile.spans.iter().zip(tile.sums.chunks_exact(width)) {
+                sums[span.start / size] += weights[lane].to_f64();
             }
         }
     }
 
+    fn settle(&mut self) {
+        self.end_row();
+        self.done.shrink_to_fit();
+    }
+
     fn absorb(&mut self, mut later: Self) {
-        let columns = self.keys.div_ceil(self.size);
-        let (first, sums) = (later.first, std::mem::take(&mut later.sums));
-        for (row, later) in sums.chunks_exact(columns.max(1)).enumerate() {
-            for (sum, later) in self.row(first + row).iter_mut().zip(later) {
-                *sum += later;
-            }
+        self.settle();
+        later.settle();
+        let Some(from) = later.first else { return };
+        let first = *self.first.get_or_insert(from);
+        // The row in which a task ends is the one in which the next may start.
+        let at = (from - first) * self.columns();
+        self.done.resize(self.done.len().max(at), 0.0);
+        let both = later.done.len().min(self.done.len() - at);
+        for (sum, more) in self.done[at..].iter_mut().zip(later.done.drain(..both)) {
+            *sum += more;
         }
+        append(&mut self.done, later.done);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values};
+use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values, append};
 use crate::{
     isa::{COLUMNS, Number, Simd},
     reference::Row,
@@ -160,7 +160,11 @@ impl Fuse for ChosenHead {
         self.values.push(room[lane].to_f64() as f32);
     }
 
+    fn settle(&mut self) {
+        self.values.shrink_to_fit();
+    }
+
     fn absorb(&mut self, later: Self) {
-        self.values.extend(later.values);
+        append(&mut self.values, later.values);
     }
 }

@@ -51,8 +51,20 @@ pub(crate) trait Fuse: Head {
     fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, room: &[S::N]) {
         let _ = (tile, lane, room);
     }
+    /// All queries of a task have been seen: gives back memory that was taken in advance.
+    fn settle(&mut self) {}
     /// Takes in the same readout of the queries that follow.
     fn absorb(&mut self, later: Self);
+}
+
+/// Puts `more` behind `all`, in no more memory than they take together.
+pub(crate) fn append<V>(all: &mut Vec<V>, mut more: Vec<V>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.reserve_exact(more.len());
+        all.append(&mut more);
+    }
 }
 
 /// The scores of a tile of queries and a block of keys.

@@ -21,7 +21,7 @@ use std::{fmt::Debug, sync::Arc};
 
 pub use merge::{Part, Parts, merge, shares, total_lse};
 
-pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile, Weights};
+pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile, Weights, append};
 
 use crate::{AttentionError, isa::Simd, reference::Row};
 
@@ -99,6 +99,14 @@ impl Array {
     /// An empty array of indices; `axes` are those after `[batch, heads]`.
     pub fn of_i64(name: &'static str, axes: impl Into<Vec<usize>>) -> Self {
         Self { name, shape: axes.into(), values: Values::I64(Vec::new()) }
+    }
+
+    /// The memory of its values, in bytes.
+    pub fn bytes(&self) -> usize {
+        match &self.values {
+            Values::F32(values) => size_of_val(&values[..]),
+            Values::I64(values) => size_of_val(&values[..]),
+        }
     }
 
     /// The values where they are floats.
@@ -193,6 +201,9 @@ macro_rules! at_work {
             }
             pub(crate) fn see(&mut self, row: &Row) {
                 match self { $(Self::$kind(head) => head.see(row)),* }
+            }
+            pub(crate) fn settle(&mut self) {
+                match self { $(Self::$kind(head) => head.settle()),* }
             }
             pub(crate) fn absorb(&mut self, later: Self) {
                 match (self, later) {
@@ -355,8 +366,8 @@ impl Readouts {
                 };
                 for (array, values) in arrays[*first..].iter_mut().zip(values.into_iter().flatten()) {
                     match (&mut array.values, values) {
-                        (Values::F32(all), Values::F32(more)) => all.extend(more),
-                        (Values::I64(all), Values::I64(more)) => all.extend(more),
+                        (Values::F32(all), Values::F32(more)) => append(all, more),
+                        (Values::I64(all), Values::I64(more)) => append(all, more),
                         (_, _) => unreachable!("{} gives another type than it announced", array.name),
                     }
                 }
@@ -404,8 +415,12 @@ impl Fuse for PerQuery {
         self.values.push((self.of_lane)(&tile.lanes[lane]) as f32);
     }
 
+    fn settle(&mut self) {
+        self.values.shrink_to_fit();
+    }
+
     fn absorb(&mut self, later: Self) {
-        self.values.extend(later.values);
+        append(&mut self.values, later.values);
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, numbers,
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, append,
+    numbers,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -116,7 +117,11 @@ impl Fuse for SegmentsHead {
         self.sums.extend(sums.map(|sum| sum.to_f64() as f32));
     }
 
+    fn settle(&mut self) {
+        self.sums.shrink_to_fit();
+    }
+
     fn absorb(&mut self, later: Self) {
-        self.sums.extend(later.sums);
+        append(&mut self.sums, later.sums);
     }
 }

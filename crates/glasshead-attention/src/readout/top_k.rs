@@ -4,7 +4,7 @@ use std::{cmp::Ordering, sync::Arc};
 
 use super::{
     Argument, Array, AtWork, Block, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values,
-    one_number,
+    append, one_number,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -213,9 +213,14 @@ impl Fuse for TopKHead {
         );
     }
 
+    fn settle(&mut self) {
+        self.index.shrink_to_fit();
+        self.weight.shrink_to_fit();
+    }
+
     fn absorb(&mut self, later: Self) {
-        self.index.extend(later.index);
-        self.weight.extend(later.weight);
+        append(&mut self.index, later.index);
+        append(&mut self.weight, later.weight);
     }
 }
 

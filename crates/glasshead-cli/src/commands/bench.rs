@@ -5,7 +5,7 @@ use std::time::Instant;
 use glasshead::{
     Error, Result,
     attention::{
-        Attended, Attention, AttentionError, Element, InstructionSet, Mask, MaskValues, Read, Shape,
+        Array, Attended, Attention, AttentionError, Element, InstructionSet, Mask, MaskValues, Read, Shape,
         TensorView, ceilings, reference,
     },
     report::{Block, Document, RowKind, Table, table},
@@ -110,7 +110,8 @@ fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
     let seen = request.run().map_err(wrong)?;
-    let extra_bytes = MEMORY.peak_usage().saturating_sub(before + size_of_val(&seen.out[..]));
+    let outputs = size_of_val(&seen.out[..]) + seen.readouts.iter().map(Array::bytes).sum::<usize>();
+    let extra_bytes = MEMORY.peak_usage().saturating_sub(before + outputs);
     let max_abs_error = worst(&request, &seen).map_err(wrong)?;
     let mut out = seen.out;
 
