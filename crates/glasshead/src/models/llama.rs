@@ -75,6 +75,10 @@ pub(super) fn load_llama(mut keys: Keys, weights: &Weights) -> Result<Box<dyn Mo
     (config.qkv_bias, config.mlp_bias) = (keys.flag("attention_bias")?, keys.flag("mlp_bias")?);
     config.output_bias = config.qkv_bias;
     keys.only("rope_interleaved", false)?;
+    if keys.sets("rope_factors") {
+        // Of GGUF files alone, in place of the `rope_scaling` that they were worked out from.
+        config.rotary.divide_by(&keys.positives("rope_factors", config.head_dim / 2)?);
+    }
     load(config, keys, weights)
 }
 
