@@ -182,7 +182,7 @@ def check_structure(page, checks):
     recipe = dict(data["recipe"])
     for name in ("command", "model", "sha256", "layers", "quantity", "normalisation", "version"):
         checks.that(f"the recipe holds {name}", recipe.get(name) and recipe[name] in page.text("#recipe"))
-    checks.that("what was rounded is said", "one byte" in page.text("#notes"))
+    checks.that("what was rounded is said", "rounded to within" in page.text("#notes"))
     for name in missing:
         checks.that(f"{name} is said to be missing", f"Not read: {name}" in page.text("#notes"))
     for part, name in (("#no-passages", "segments"), ("#no-map", "blocks"), ("#no-top", "top_index")):
