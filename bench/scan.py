@@ -254,7 +254,7 @@ def main():
         parser.error("there is no target/release/glasshead: run `cargo build --release` first")
     python = args.python or readouts.environment(HERE / ".venv")
     record = {"date": datetime.date.today().isoformat(), **readouts.about(python), "threads": args.threads,
-              "command": " ".join(["bench/scan.py", *sys.argv[1:]]), "cases": []}
+              "command": f"bench/scan.py --threads {args.threads} --only {' '.join(args.only)}", "cases": []}
     if args.record and args.record.exists():
         before = json.loads(args.record.read_text())
         if before["versions"] != record["versions"] or before["cpu"] != record["cpu"]:
