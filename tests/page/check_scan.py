@@ -23,8 +23,7 @@ from browser import Browser, BrowserError, find_chromium
 from check import CONTRAST, Checks, Page, check_quiet, to_number
 
 HALF_DIGIT = 0.0005  # a per cent with one decimal, as a share
-BYTE = 10 ** (6 / 254 / 2) - 1  # relative error of a share in one byte
-SMALLEST = 1e-6  # below it a byte is 0
+SMALLEST = 1e-5  # the share of a token below it is 0
 
 
 class ScanPage(Page):
@@ -98,6 +97,8 @@ class Numbers:
 
 def check_numbers(page, checks, numbers):
     data, browser = page.data, page.browser
+    byte = 10 ** (data["decades"] / data["steps"] / 2) - 1  # relative error of a share in one byte
+    root = lambda share, steps: (math.sqrt(share) + 0.5 / steps) / steps  # error of a share in steps of its square root
     segments = range(len(data["segments"]))
     every = range(numbers.heads)
     for g, group in enumerate(data["groups"]):
@@ -133,7 +134,7 @@ def check_numbers(page, checks, numbers):
             wrong = []
             for t in range(0, numbers.tokens, max(1, numbers.tokens // 50)):
                 shown, expected = browser.evaluate(f"seen.tokens[{t}]"), numbers.token(t, at, group)
-                if abs(shown - expected) > BYTE * 1.01 * expected + SMALLEST:
+                if abs(shown - expected) > byte * 1.01 * expected + SMALLEST:
                     wrong.append((t, shown, expected))
             checks.that(f"{where}: shares of tokens in one head, within a byte", not wrong, wrong[:3])
             page.choose("scopes", "all")
@@ -149,9 +150,9 @@ def check_numbers(page, checks, numbers):
         side, wrong = data["map"]["side"], []
         for row in range(0, side, max(1, side // 9)):
             for column in range(0, row + 1, max(1, side // 7)):
-                shown = browser.evaluate(f"SHARE[levels[0].bytes[{row * side + column}]]")
+                shown = browser.evaluate(f"SQUARE[levels[0].bytes[{row * side + column}]]")
                 expected = numbers.square(at, row, column, data["map"]["block"])
-                if abs(shown - expected) > BYTE * 1.01 * expected + SMALLEST:
+                if abs(shown - expected) > 1.01 * root(expected, data["shades"]):
                     wrong.append((row, column, shown, expected))
         checks.that("squares of the map, within a byte", not wrong, wrong[:3])
     if data["top"] and numbers.array("top_index"):
@@ -164,8 +165,9 @@ def check_numbers(page, checks, numbers):
                                     " [row.querySelector('[data-col=at]').textContent, row.querySelector('[data-col=share]').textContent])")
             start = (at * numbers.tokens + query) * each
             for k, (key, share) in enumerate(rows):
+                weight = numbers.array("top_weight")[start + k]
                 if int(key) != numbers.array("top_index")[start + k] \
-                        or abs(page.share(share) - numbers.array("top_weight")[start + k]) > HALF_DIGIT + 1 / 65535:
+                        or abs(page.share(share) - weight) > HALF_DIGIT + root(weight, data["fine_shades"]):
                     wrong.append((query, key, share))
         checks.that("the heaviest keys of queries", not wrong, wrong[:3])
 
@@ -180,7 +182,7 @@ def check_structure(page, checks):
     recipe = dict(data["recipe"])
     for name in ("command", "model", "sha256", "layers", "quantity", "normalisation", "version"):
         checks.that(f"the recipe holds {name}", recipe.get(name) and recipe[name] in page.text("#recipe"))
-    checks.that("what was rounded is said", "one byte" in page.text("#notes"))
+    checks.that("what was rounded is said", "rounded to within" in page.text("#notes"))
     for name in missing:
         checks.that(f"{name} is said to be missing", f"Not read: {name}" in page.text("#notes"))
     for part, name in (("#no-passages", "segments"), ("#no-map", "blocks"), ("#no-top", "top_index")):

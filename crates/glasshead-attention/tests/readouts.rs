@@ -2,8 +2,8 @@
 //! parts of the keys merged against the whole.
 
 use glasshead_attention::{
-    Attended, Attention, Causal, InstructionSet, KvCache, Part, Read, TensorView, Window, merge, reference,
-    shares, total_lse,
+    Attended, Attention, Causal, InstructionSet, KvCache, Packed, Part, Read, TensorView, Window, merge,
+    reference, shares, total_lse,
 };
 
 const KEYS: usize = 700;
@@ -67,6 +67,7 @@ fn chosen_keys_weighted_queries_and_lengths_of_values() {
             .self_weight()
             .first()
             .induction(&ids)
+            .duplicate(&ids)
             .received_weighted(&weights)
             .received_by_value()
             .rows_by_value(&[queries - 1])
@@ -95,6 +96,9 @@ fn chosen_keys_weighted_queries_and_lengths_of_values() {
                 for (name, key) in cases {
                     near(name, f32s(&seen, name)[n], key.map_or(0.0, |key| whole[key]), 1.0);
                 }
+                let earlier = (0..at).filter(|before| ids[*before] == ids[at]);
+                let want = earlier.map(|key| whole[key]).sum();
+                near("duplicate", f32s(&seen, "duplicate")[n], want, 1.0);
                 let norms: Vec<f64> = arrays.v[head / 2 * KEYS * DIM..][..KEYS * DIM]
                     .chunks(DIM)
                     .map(|v| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt())
@@ -133,10 +137,32 @@ fn chosen_keys_weighted_queries_and_lengths_of_values() {
     }
 }
 
+/// Equal scores, so that every visible key has the same weight; one sequence shorter than a prefill, one longer.
+#[test]
+fn packed_sequences_have_no_earlier_tokens_in_each_other() {
+    let starts = [0usize, 5, 45];
+    let zeros = [0f32; 45];
+    let view = TensorView::contiguous(&zeros, [1, 1, 45, 1]).unwrap();
+    let ids: Vec<u32> = (0..45).map(|at| at % 3).collect();
+    let read = Read::new().duplicate(&ids).induction(&ids);
+    let request = Attention::new(view, view, view).causal(Causal::BottomRight).read(read);
+    let seen = request.packed(Packed { queries: &starts, keys: &starts }).run().unwrap();
+    for sequence in starts.windows(2) {
+        for at in sequence[0]..sequence[1] {
+            let place = at - sequence[0];
+            let each = 1.0 / (place + 1) as f64;
+            near("duplicate", f32s(&seen, "duplicate")[at], (place / 3) as f64 * each, 1.0);
+            near("induction", f32s(&seen, "induction")[at], if place < 3 { 0.0 } else { each }, 1.0);
+        }
+    }
+}
+
 #[test]
 fn wrong_lengths_are_refused() {
     let arrays = Arrays::new(3);
-    for read in [Read::new().induction(&[1, 2]), Read::new().received_weighted(&[1.0])] {
+    for read in
+        [Read::new().induction(&[1, 2]), Read::new().duplicate(&[1]), Read::new().received_weighted(&[1.0])]
+    {
         let error = arrays.part(0, KEYS).read(read).run().unwrap_err().to_string();
         assert!(error.contains("has"), "{error}");
     }

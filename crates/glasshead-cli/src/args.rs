@@ -119,12 +119,21 @@ pub(crate) struct ScanArgs {
     /// Let the model write up to N tokens of an answer to --ask first; their rows are kept too
     #[arg(long, value_name = "N", default_value_t = 0, requires = "ask")]
     pub(crate) answer: usize,
+    /// Every line (paragraph, sentence, range of FILE.json) is a text of its own, many of them in one pass
+    ///
+    /// Their tokens stand behind each other in every output, which says where each text starts. What is read out then
+    /// is lse, entropy, max, top, received, distance, first; as table, safetensors, JSON or Parquet.
+    #[arg(long, value_name = "line|paragraph|sentence|FILE.json", conflicts_with_all = ["ids", "ask", "answer"])]
+    pub(crate) each: Option<String>,
     /// Read a text that is longer than the model's context, where the model can do so at all
     #[arg(long)]
     pub(crate) force_context: bool,
     /// How many threads [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) threads: Option<u16>,
+    /// Force an instruction set for the attention: scalar, avx2 or avx512
+    #[arg(long, value_name = "SET")]
+    pub(crate) isa: Option<String>,
     /// How it is laid out [default: by the ending of -o; without -o a short table]
     ///
     /// html is one page: passages, heads, and the map of every head. svg and png are pictures of one layer and

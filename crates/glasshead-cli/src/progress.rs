@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     ops::ControlFlow,
+    time::Instant,
 };
 
 use glasshead::{look::scan::Onlooker, weights::Progress};
@@ -53,15 +54,17 @@ impl Progress for Bars {
     }
 }
 
-/// Layers done and time left, on a terminal.
+/// Layers done and time left, on a terminal; and how fast an answer was written.
 pub(crate) struct Layers {
     bar: Option<ProgressBar>,
+    /// When the first token of the answer was there, when the last one, and how many there are.
+    written: Option<(Instant, Instant, usize)>,
 }
 
 impl Layers {
     /// Nothing done yet.
     pub(crate) fn new() -> Self {
-        Self { bar: None }
+        Self { bar: None, written: None }
     }
 }
 
@@ -91,7 +94,19 @@ impl Onlooker for Layers {
         if let Some(bar) = &self.bar {
             bar.set_position(written as u64);
         }
+        let now = Instant::now();
+        let first = self.written.map_or(now, |(first, ..)| first);
+        self.written = Some((first, now, written));
         ControlFlow::Continue(())
+    }
+}
+
+impl Layers {
+    /// `answer: 64 tokens, 31.2 per second`; the first one belongs to the pass over the prompt.
+    pub(crate) fn of_answer(&self) -> Option<String> {
+        let (first, last, tokens) = self.written.filter(|(.., tokens)| *tokens > 1)?;
+        let per_second = (tokens - 1) as f64 / (last - first).as_secs_f64();
+        Some(format!("answer: {tokens} tokens, {per_second:.1} per second"))
     }
 }
 

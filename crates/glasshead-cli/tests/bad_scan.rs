@@ -230,6 +230,28 @@ fn ctrl_c_leaves_nothing() {
 }
 
 #[test]
+fn each_of_several_texts() {
+    let desk = Desk::new();
+    desk.tiny(json!({})).write("lines.txt", "far bank\n\nbank\n").write("blank.txt", "\n \n");
+    desk.write("long.txt", format!("bank\n{}\n", "far ".repeat(60)));
+    let each = |file: &'static str, more: &[&'static str]| {
+        [&["scan", file, "--model", "tiny", "--each", "line"][..], more].concat()
+    };
+    let read = |list| each("lines.txt", &["--read", list]);
+    desk.refused(REQUEST, &read("rows=0"), "rows=0 is a readout of one text", "received");
+    desk.refused(REQUEST, &read("entropy,segments=line"), "segments=line", "top");
+    desk.refused(REQUEST, &read("all"), "all is a readout of one text", "lse");
+    desk.refused(REQUEST, &each("lines.txt", &["-o", "out.html"]), "html shows one text", "parquet");
+    desk.refused(REQUEST, &each("lines.txt", &["-o", "out.png"]), "png shows one text", "json");
+    desk.refused(REQUEST, &each("blank.txt", &[]), "the text is empty", "one word");
+    desk.refused(REQUEST, &each("long.txt", &[]), "text 2 of 2 (“far far", "part of the text");
+    let isa = each("lines.txt", &["--isa", "mmx"]);
+    desk.refused(REQUEST, &isa, "mmx", "leave --isa");
+    let by_word = ["scan", "lines.txt", "--model", "tiny", "--each", "word"];
+    desk.refused(REQUEST, &by_word, "--each word is no way", "paragraph");
+}
+
+#[test]
 fn heads_and_verify() {
     let desk = desk();
     desk.refused(REQUEST, &["heads", "text.txt", "--model", "tiny"], "at least two texts", "built-in");

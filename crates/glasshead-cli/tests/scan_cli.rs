@@ -346,6 +346,91 @@ fn pictures_say_what_they_show() {
 }
 
 #[test]
+fn the_instruction_set_changes_nothing_but_the_last_digits() {
+    let desk = desk();
+    let best = json_of(&desk, &["--read", "entropy"]);
+    let scalar = json_of(&desk, &["--read", "entropy", "--isa", "scalar"]);
+    let ((_, best), (_, scalar)) = (readout(&best, "entropy"), readout(&scalar, "entropy"));
+    assert!(best.iter().zip(&scalar).all(|(a, b)| (a - b).abs() < 1e-4));
+    let sets = glasshead::attention::InstructionSet::here();
+    assert!(sets.len() == 1 || best != scalar, "another set adds up in another order");
+}
+
+/// Every line by itself is that line scanned alone, whatever stands beside it.
+#[test]
+fn each_line_is_a_text_of_its_own() {
+    let desk = desk();
+    let lines = ["The banker, far.", "bank", "far the bank, far"];
+    desk.write("lines.txt", format!("{}\n\n  \n{}\r\n{}\n", lines[0], lines[1], lines[2]));
+    let read = "lse,entropy,max,top=3,received,distance,first";
+    let args = ["scan", "lines.txt", "--model", "tiny", "--each", "line", "--read", read];
+    let all = desk.done(&[&args[..], &["--format", "json"]].concat());
+    let all: Value = serde_json::from_slice(&all.stdout).unwrap();
+    let texts = all["texts"].as_array().unwrap();
+    assert_eq!(texts.len(), 3);
+    let total = all["tokens"].as_array().unwrap().len();
+    let mut first = 0;
+    for (index, (line, text)) in lines.iter().zip(texts).enumerate() {
+        desk.write("line.txt", line);
+        let alone = ["scan", "line.txt", "--model", "tiny", "--read", read, "--format", "json"];
+        let alone: Value = serde_json::from_slice(&desk.done(&alone).stdout).unwrap();
+        let own = alone["tokens"].as_array().unwrap();
+        let range = |key: &str| text[key].as_u64().unwrap() as usize;
+        assert_eq!((range("index"), range("first_token"), range("tokens")), (index, first, own.len()));
+        let whole = all["text"].as_str().unwrap();
+        assert_eq!(&whole[range("start")..range("end")], *line);
+        for (token, own) in all["tokens"].as_array().unwrap()[first..].iter().zip(own) {
+            assert_eq!(
+                (&token["text"], &token["id"], &token["role"]),
+                (&own["text"], &own["id"], &own["role"])
+            );
+            let bytes = |key: &str| token[key].as_u64().unwrap() as usize;
+            if bytes("end") > 0 {
+                assert_eq!(&whole[bytes("start")..bytes("end")], token["text"].as_str().unwrap());
+            }
+        }
+        for name in [
+            "lse",
+            "entropy",
+            "max_weight",
+            "received",
+            "distance",
+            "first_weight",
+            "top_weight",
+            "top_index",
+        ] {
+            let ((shape, all), (_, alone)) = (readout(&all, name), readout(&alone, name));
+            let across = shape.get(3).copied().unwrap_or(1);
+            assert_eq!(&shape[..3], &[2, 4, total]);
+            for (map, alone) in all.chunks_exact(total * across).zip(alone.chunks_exact(own.len() * across)) {
+                let part = &map[first * across..][..own.len() * across];
+                let place =
+                    |key: &f64| if name == "top_index" && *key >= 0.0 { key + first as f64 } else { *key };
+                for (got, want) in part.iter().zip(alone.iter().map(place)) {
+                    // The linear layers' sums are in another order when more tokens go through at once.
+                    let tied = name == "top_index";
+                    assert!(
+                        (got - want).abs() <= 1e-4 || tied && got.fract() == 0.0,
+                        "{line}, {name}: {got}, {want}"
+                    );
+                }
+            }
+        }
+        first += own.len();
+    }
+    assert_eq!(first, total);
+    // The same starts in the other formats.
+    desk.done(&[&args[..], &["-o", "out.safetensors"]].concat());
+    let out = read_safetensors(&desk.path().join("out.safetensors")).unwrap();
+    let starts: Vec<i64> =
+        texts.iter().map(|text| text["first_token"].as_i64().unwrap()).chain([total as i64]).collect();
+    assert_eq!(indices(&out, "text_starts"), (starts, vec![4]));
+    assert!(out.metadata()["text_list"].contains("far the bank"));
+    let table = String::from_utf8(desk.done(&args).stdout).unwrap();
+    assert!(table.contains(&format!("tiny read 3 texts of {total} tokens")), "{table}");
+}
+
+#[test]
 fn cards_of_heads_over_texts() {
     let desk = desk();
     desk.write("other.txt", "far bank, far the bank. the banker");

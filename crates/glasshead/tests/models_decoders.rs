@@ -29,7 +29,7 @@ fn agrees(name: &str) {
     let last = &seen.last[seen.last.len() - model.info().hidden..];
     let logits = model.logits(last).expect("has a head");
     close(name, &logits, &golden(name, "expect_logits"), 3.0 * noise[2] + angles);
-    let limit = Limit { tokens: 8, stop: &[], force_context: false };
+    let limit = Limit { tokens: 8, stop: &[], force_context: false, instruction_set: None };
     let written = generate(model.as_ref(), &mut cache, last, limit, &mut Unwatched).expect("writes");
     let written: Vec<f64> = written.into_iter().map(f64::from).collect();
     assert_eq!(written, golden(name, "expect_written"), "{name}");

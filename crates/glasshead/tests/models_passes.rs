@@ -180,7 +180,7 @@ fn writing_stops_where_it_is_told_to() {
         let mut cache = Cache::new(model.info(), 64).expect("small");
         let seen = run(model.as_ref(), Input::after(&ids, &mut cache));
         let last = &seen.last[seen.last.len() - hidden..];
-        let limit = Limit { tokens, stop, force_context: false };
+        let limit = Limit { tokens, stop, force_context: false, instruction_set: None };
         let written = generate(model.as_ref(), &mut cache, last, limit, &mut Unwatched).expect("writes");
         assert_eq!(cache.len(), ids.len() + written.len());
         written
@@ -195,7 +195,7 @@ fn writing_stops_where_it_is_told_to() {
     let mut cache = Cache::new(model.info(), 64).expect("small");
     let start = run(model.as_ref(), Input::after(&ids, &mut cache));
     let last = &start.last[start.last.len() - hidden..];
-    let limit = Limit { tokens: 8, stop: &[], force_context: false };
+    let limit = Limit { tokens: 8, stop: &[], force_context: false, instruction_set: None };
     let written = generate(model.as_ref(), &mut cache, last, limit, &mut seen).expect("writes");
     assert_eq!(written, eight[..1], "a watch that breaks ends it");
 }

@@ -24,7 +24,9 @@ fn request(path: &Path, ids: Vec<u32>, read: &str, answer: usize) -> Request {
         read: read.into(),
         ask: None,
         answer,
+        each: None,
         force_context: false,
+        instruction_set: None,
         command: "a test".into(),
     }
 }

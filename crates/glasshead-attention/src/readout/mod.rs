@@ -6,6 +6,7 @@
 mod blocks;
 mod chosen;
 mod distance;
+mod duplicate;
 mod entropy;
 mod fused;
 mod lse;
@@ -220,6 +221,7 @@ macro_rules! at_work {
 at_work!(
     PerQuery(PerQuery),
     Chosen(chosen::ChosenHead),
+    Duplicate(duplicate::DuplicateHead),
     TopK(top_k::TopKHead),
     Received(received::ReceivedHead),
     Rows(rows::RowsHead),

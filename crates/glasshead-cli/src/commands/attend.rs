@@ -150,7 +150,7 @@ fn attend<T: Typed>(args: &AttendArgs, arrays: &Arrays) -> Result<Vec<NewArray<'
     }
     let flag = |error: AttentionError| Error::request(error.to_string(), hint_for(&error));
     if let Some(isa) = &args.isa {
-        request = request.instruction_set(InstructionSet::from_name(isa).map_err(flag)?);
+        request = request.instruction_set(instruction_set(isa)?);
     }
     let shape = Shape { batch: q_shape[0], heads: q_shape[1], queries: q_shape[2], keys: k_shape[2] };
     let read = Read::parse(&args.read.join(","), &shape).map_err(|error| {
@@ -187,6 +187,16 @@ fn optional<'a>(arrays: &'a Arrays, name: &str) -> Result<Option<(ArrayData, &'a
 fn odd(args: &AttendArgs, name: &str, data: &ArrayData, shape: &[usize], expected: &str) -> Error {
     let (file, dtype) = (args.input.display(), data.dtype());
     Error::request(format!("{file}: {name} is {dtype:?} {shape:?}"), format!("{name} is {expected}"))
+}
+
+/// The set of this name, where this machine has it.
+pub(super) fn instruction_set(name: &str) -> Result<InstructionSet> {
+    let found =
+        InstructionSet::from_name(name).and_then(|asked| match InstructionSet::here().contains(&asked) {
+            true => Ok(asked),
+            false => Err(AttentionError::MissingInstructionSet { asked }),
+        });
+    found.map_err(|error| Error::request(error.to_string(), hint_for(&error)))
 }
 
 pub(super) fn hint_for(error: &AttentionError) -> &'static str {

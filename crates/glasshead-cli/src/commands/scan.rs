@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use glasshead::{
     Error, Result,
     look::scan::{Choice, Plan, Request, Scan, Source, ids_from_file, text_from_file},
+    look::segments::Cut,
     report::{Output, ScanFormat},
     weights::{Writer, resolve, write_all_atomically},
 };
@@ -27,11 +28,14 @@ pub(crate) fn run(args: ScanArgs) -> Result<()> {
             return Err(Error::request("there is no text", "give a file, or - for standard input"));
         }
     };
+    let each = args.each.as_deref().map(each).transpose()?;
+    format.check_each(each.is_some())?;
     let read = if args.read.is_empty() {
-        format.default_read(&source, args.ask.is_some())
+        format.default_read(&source, args.ask.is_some(), each.is_some())
     } else {
         args.read.join(",")
     };
+    let instruction_set = args.isa.as_deref().map(super::attend::instruction_set).transpose()?;
     let path = resolve(&args.model, &mut Bars::default())?;
     interrupt::watch()?;
     let request = Request {
@@ -43,15 +47,35 @@ pub(crate) fn run(args: ScanArgs) -> Result<()> {
         read,
         ask: args.ask,
         answer: args.answer,
+        each,
         force_context: args.force_context,
+        instruction_set,
         command: super::command_line(),
     };
     let scan = super::attend::in_pool(args.threads, || {
         let plan = Plan::new(request)?;
         printer::note(&plan.estimate().to_string());
-        plan.run(&mut Layers::new())
+        if let Some(warning) = format.warns(plan.estimate()) {
+            printer::note(&warning);
+        }
+        let mut layers = Layers::new();
+        let scan = plan.run(&mut layers)?;
+        if let Some(line) = layers.of_answer() {
+            printer::note(&line);
+        }
+        Ok::<_, Error>(scan)
     })??;
     write(format, &scan, args.output.as_deref())
+}
+
+fn each(text: &str) -> Result<Cut> {
+    Cut::parse(text).ok_or_else(|| {
+        let text: String = text.chars().take(40).collect();
+        Error::request(
+            format!("--each {text} is no way to cut a text"),
+            "there are --each line, paragraph, sentence, and FILE.json",
+        )
+    })
 }
 
 fn write(format: &ScanFormat, scan: &Scan, path: Option<&Path>) -> Result<()> {

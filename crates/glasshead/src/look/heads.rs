@@ -9,18 +9,19 @@
 //! first      weight on the first token, the usual sink
 //! previous   weight on the token before
 //! self       weight on the token itself
-//! induction  weight on tokens that follow an earlier occurrence of the query's token (Olsson et al. 2022);
-//!            of queries whose token has one
-//! duplicate  weight on earlier occurrences of the query's token; of queries whose token has one
+//! induction  weight on the token after the last earlier occurrence of the query's token (Olsson et al. 2022); of
+//!            queries whose token has one that is not right before it
+//! duplicate  weight on all earlier occurrences of the query's token; of queries whose token has one
 //! distance   Σ p·|query − key|
 //! ```
+//!
+//! All of them are readouts of the engine, inside its fused pass.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use glasshead_attention::{Array, Head, Read, Readout, Shape, Values, reference::Row};
+use glasshead_attention::{Array, Read};
 
 use super::scan::{Onlooker, Recipe};
 use crate::models::{self, Info, LayerView, Loaded, Watch};
@@ -123,7 +124,8 @@ pub fn heads(request: Request, onlooker: &mut dyn Onlooker) -> Result<Heads> {
     let mut seen: Vec<Vec<Means>> = Vec::new();
     for ids in &all_ids {
         let mut watch = Looking {
-            read: Read::new().with(Behaviour { ids: Arc::new(Ids::new(ids)) }),
+            read: readouts(ids),
+            queries: Queries::of(ids),
             before: seen.len() * info.layers,
             layers: all_ids.len() * info.layers,
             onlooker,
@@ -177,6 +179,7 @@ type Means = [Option<f64>; 7];
 /// The watch over one text.
 struct Looking<'a> {
     read: Read,
+    queries: Queries,
     /// Layers of the texts before, and of all.
     before: usize,
     layers: usize,
@@ -191,93 +194,56 @@ impl Watch for Looking<'_> {
     }
 
     fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
-        let values = readouts.first().and_then(Array::f32).unwrap_or_default();
-        self.means.extend(values.as_chunks::<7>().0.iter().map(|means| {
-            // NaN stands for "no such query"; a real NaN of the model is none of its ways either.
-            means.map(|mean| (!mean.is_nan()).then_some(f64::from(mean)))
-        }));
+        self.means.extend(self.queries.means(&readouts));
         self.stopped |= self.onlooker.layer(self.before + layer + 1, self.layers).is_break();
     }
 }
 
-/// Where each token of a text stood before.
+/// What is read out, in the order of [`MEASURES`].
+fn readouts(ids: &[u32]) -> Read {
+    let read = Read::new().entropy().first().previous().self_weight();
+    read.induction(ids).duplicate(ids).distance()
+}
+
+/// The queries of a text that count.
 #[derive(Debug)]
-struct Ids {
+struct Queries {
     /// Per token: the last one before it of the same id.
-    previous: Vec<Option<usize>>,
+    last: Vec<Option<usize>>,
 }
 
-impl Ids {
-    fn new(ids: &[u32]) -> Self {
+impl Queries {
+    fn of(ids: &[u32]) -> Self {
         let mut last = HashMap::new();
-        Self { previous: ids.iter().enumerate().map(|(place, &id)| last.insert(id, place)).collect() }
+        Self { last: ids.iter().enumerate().map(|(place, &id)| last.insert(id, place)).collect() }
     }
 
-    /// The earlier tokens of the same id as this one, from the nearest on.
-    fn earlier(&self, token: usize) -> impl Iterator<Item = usize> {
-        let before = |token: usize| self.previous.get(token).copied().flatten();
-        std::iter::successors(before(token), move |&token| before(token))
-    }
-}
-
-/// The readout `behaviour [batch, heads, 7]`: the means of [`MEASURES`] over the queries.
-#[derive(Debug)]
-struct Behaviour {
-    ids: Arc<Ids>,
-}
-
-impl Readout for Behaviour {
-    fn arrays(&self, _: &Shape) -> Vec<Array> {
-        vec![Array::of_f32("behaviour", [MEASURES.len()])]
-    }
-
-    fn start(&self, _: &Shape) -> Box<dyn Head> {
-        Box::new(BehaviourHead { ids: self.ids.clone(), sums: [0.0; 7], counts: [0; 7] })
-    }
-}
-
-struct BehaviourHead {
-    ids: Arc<Ids>,
-    sums: [f64; 7],
-    counts: [usize; 7],
-}
-
-impl Head for BehaviourHead {
-    fn see(&mut self, row: &Row) {
-        let query = row.query;
-        if query == 0 {
-            return;
+    /// Whether a measure is about this query.
+    fn count(&self, measure: &str, query: usize) -> bool {
+        match (measure, self.last[query]) {
+            _ if query == 0 => false,
+            // What follows a token right before the query is the query itself.
+            ("induction", last) => last.is_some_and(|last| last + 1 < query),
+            ("duplicate", last) => last.is_some(),
+            _ => true,
         }
-        let weight = |key: usize| row.keys.binary_search(&key).map_or(0.0, |at| row.weights[at]);
-        let entropy = row.weights.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
-        let weighted = row.keys.iter().zip(&row.weights);
-        let distance = weighted.map(|(&key, p)| p * query.abs_diff(key) as f64).sum();
-        let is_repeated = self.ids.earlier(query).next().is_some();
-        let of_repeated = |sum: f64| is_repeated.then_some(sum);
-        let measures = [
-            Some(entropy),
-            Some(weight(0)),
-            Some(weight(query - 1)),
-            Some(weight(query)),
-            // The follower of an occurrence right before the query is the query itself: that is no induction.
-            of_repeated(
-                self.ids.earlier(query).map(|key| key + 1).filter(|&key| key != query).map(weight).sum(),
-            ),
-            of_repeated(self.ids.earlier(query).map(weight).sum()),
-            Some(distance),
-        ];
-        for ((sum, count), measure) in self.sums.iter_mut().zip(&mut self.counts).zip(measures) {
-            if let Some(measure) = measure {
-                *sum += measure;
-                *count += 1;
+    }
+
+    /// The means of every head of a layer, from arrays `[1, heads, tokens]`.
+    fn means(&self, readouts: &[Array]) -> Vec<Means> {
+        let tokens = self.last.len();
+        let mut means = Vec::new();
+        for (index, (array, measure)) in readouts.iter().zip(MEASURES).enumerate() {
+            let queries: Vec<usize> = (0..tokens).filter(|&query| self.count(measure, query)).collect();
+            for (head, values) in array.f32().unwrap_or_default().chunks_exact(tokens).enumerate() {
+                means.resize(means.len().max(head + 1), [None; 7]);
+                let sum: f64 = queries.iter().map(|&query| f64::from(values[query])).sum();
+                // A model that gives NaN has no way of its own.
+                let mean = sum / queries.len() as f64;
+                means[head][index] = (!mean.is_nan()).then_some(mean);
             }
         }
-    }
-
-    fn finish(self: Box<Self>) -> Vec<Values> {
-        let mean =
-            |(sum, &count): (&f64, &usize)| if count == 0 { f32::NAN } else { (sum / count as f64) as f32 };
-        vec![Values::F32(self.sums.iter().zip(&self.counts).map(mean).collect())]
+        means
     }
 }
 
@@ -293,21 +259,33 @@ mod tests {
         let ids = [5, 6, 5, 6, 6];
         let zeros = [0.0f32; 5];
         let view = TensorView::contiguous(&zeros, [1, 1, 5, 1]).expect("fits");
-        let read = Read::new().with(Behaviour { ids: Arc::new(Ids::new(&ids)) });
-        let seen = Attention::new(view, view, view).causal(Causal::TopLeft).read(read).run().expect("runs");
-        let got = seen.readouts[0].f32().expect("numbers");
+        let request = Attention::new(view, view, view).causal(Causal::TopLeft).read(readouts(&ids));
+        let seen = request.run().expect("runs");
+        let [got] = Queries::of(&ids).means(&seen.readouts)[..] else { panic!("one head") };
         // Query i = 1…4 has 1/(i+1) on each of its i+1 keys.
         let shares = [1.0 / 2.0, 1.0 / 3.0, 1.0 / 4.0, 1.0 / 5.0];
         let each: f64 = shares.iter().sum::<f64>() / 4.0;
         let entropy = shares.iter().map(|p| -f64::ln(*p)).sum::<f64>() / 4.0;
-        // Of queries 2, 3, 4: followers of earlier occurrences are {1}, {2}, {2} (4 itself does not count).
-        let induction = (1.0 / 3.0 + 1.0 / 4.0 + 1.0 / 5.0) / 3.0;
+        // Of queries 2 and 3: 1 and 2 follow the last occurrence. That of query 4 is right before it.
+        let induction = (1.0 / 3.0 + 1.0 / 4.0) / 2.0;
         // Earlier occurrences: {0}, {1}, {1, 3}.
         let duplicate = (1.0 / 3.0 + 1.0 / 4.0 + 2.0 / 5.0) / 3.0;
         let distance = (0.5 + 1.0 + 1.5 + 2.0) / 4.0;
         let expected = [entropy, each, each, each, induction, duplicate, distance];
         for ((got, expected), name) in got.iter().zip(expected).zip(MEASURES) {
-            assert!((f64::from(*got) - expected).abs() < 1e-6, "{name}: {got}, expected {expected}");
+            let got = got.expect("there are such queries");
+            assert!((got - expected).abs() < 1e-6, "{name}: {got}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn without_repetitions_there_is_no_induction() {
+        let zeros = [0.0f32; 3];
+        let view = TensorView::contiguous(&zeros, [1, 1, 3, 1]).expect("fits");
+        for (ids, expected) in [([1, 2, 3], [false, false]), ([1, 1, 2], [false, true])] {
+            let seen = Attention::new(view, view, view).read(readouts(&ids)).run().expect("runs");
+            let means = Queries::of(&ids).means(&seen.readouts);
+            assert_eq!([means[0][4].is_some(), means[0][5].is_some()], expected);
         }
     }
 

@@ -16,7 +16,7 @@ use super::config::Keys;
 use super::elementwise::{Activation, add};
 use super::layers::{Embedding, LayerNorm, Linear, Mlp};
 use super::pass::{BLOCK, Heads, Input, Pass, Positions, Rules};
-use super::{Info, Model, Watch};
+use super::{Info, Model, Watch, layer_size};
 use crate::weights::{Scope, Weights};
 use crate::{Error, Result};
 
@@ -207,6 +207,12 @@ fn load(config: Config, weights: &Weights, prefix: &str, names: &Names) -> Resul
         kv_heads: config.heads,
         head_dim: config.hidden / config.heads,
         hidden: config.hidden,
+        layer_size: layer_size(
+            config.hidden,
+            [config.heads, config.heads, config.hidden / config.heads],
+            2 * config.intermediate,
+        ),
+        causal: false,
         max_tokens: config.max_tokens(),
         sha256: weights.sha256()?,
         vocabulary: config.vocabulary,

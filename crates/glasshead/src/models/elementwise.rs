@@ -38,23 +38,57 @@ impl Activation {
 
     /// Of every number, in place.
     pub(super) fn forward(self, x: &mut [f32]) {
-        // The match stands outside of the loops, or they would not become vector instructions.
-        match self {
-            Self::Gelu => x.iter_mut().for_each(|x| *x = gelu(*x)),
-            Self::GeluTanh => x.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
-            Self::Relu => x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-            Self::Silu => x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
-        }
+        pulp::Arch::new().dispatch(Bend { activation: self, x });
     }
 
     /// activation(gate) · up, in one go.
     pub(super) fn gate(self, gated: &mut [f32], gate: &[f32], up: &[f32]) {
-        let each = gated.iter_mut().zip(gate.iter().zip(up));
-        match self {
-            Self::Gelu => each.for_each(|(to, (gate, up))| *to = gelu(*gate) * up),
-            Self::GeluTanh => each.for_each(|(to, (gate, up))| *to = gelu_tanh(*gate) * up),
-            Self::Relu => each.for_each(|(to, (gate, up))| *to = if *gate < 0.0 { 0.0 } else { *gate } * up),
-            Self::Silu => each.for_each(|(to, (gate, up))| *to = gate * sigmoid(*gate) * up),
+        pulp::Arch::new().dispatch(Gate { activation: self, gated, gate, up });
+    }
+}
+
+/// [`Activation::forward`], compiled once for every set of vector instructions.
+struct Bend<'a> {
+    activation: Activation,
+    x: &'a mut [f32],
+}
+
+impl pulp::WithSimd for Bend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        // The match stands outside of the loops, or they would not become vector instructions.
+        match self.activation {
+            Activation::Gelu => self.x.iter_mut().for_each(|x| *x = gelu(*x)),
+            Activation::GeluTanh => self.x.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
+            Activation::Relu => self.x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
+            Activation::Silu => self.x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
+        }
+    }
+}
+
+/// [`Activation::gate`], likewise.
+struct Gate<'a> {
+    activation: Activation,
+    gated: &'a mut [f32],
+    gate: &'a [f32],
+    up: &'a [f32],
+}
+
+impl pulp::WithSimd for Gate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let each = self.gated.iter_mut().zip(self.gate.iter().zip(self.up));
+        match self.activation {
+            Activation::Gelu => each.for_each(|(to, (gate, up))| *to = gelu(*gate) * up),
+            Activation::GeluTanh => each.for_each(|(to, (gate, up))| *to = gelu_tanh(*gate) * up),
+            Activation::Relu => {
+                each.for_each(|(to, (gate, up))| *to = if *gate < 0.0 { 0.0 } else { *gate } * up);
+            }
+            Activation::Silu => each.for_each(|(to, (gate, up))| *to = gate * sigmoid(*gate) * up),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::layers::{Embedding, Linear, Mlp, Norm, RmsNorm};
 use super::llama::windows_of;
 use super::pass::Rules;
 use super::rope::{Outer, Rotary, Sizes};
-use super::{Info, Model};
+use super::{Info, Model, layer_size};
 use crate::Result;
 use crate::weights::{Scope, Weights};
 
@@ -216,6 +216,12 @@ fn load(config: Config, keys: Keys, weights: &Weights) -> Result<Box<dyn Model>>
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
         hidden,
+        layer_size: layer_size(
+            hidden,
+            [config.heads, config.kv_heads, config.head_dim],
+            3 * config.intermediate,
+        ),
+        causal: true,
         max_tokens: config.positions,
         sha256: weights.sha256()?,
         vocabulary,

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use glasshead_attention::{Array, Read};
+use glasshead_attention::{Array, InstructionSet, Read};
 
 use super::{Cache, Input, LayerView, Model, Watch};
 use crate::Result;
@@ -16,6 +16,8 @@ pub struct Limit<'a> {
     pub stop: &'a [u32],
     /// Writes on behind the last position that the model was made for.
     pub force_context: bool,
+    /// As in [`Input`].
+    pub instruction_set: Option<InstructionSet>,
 }
 
 /// Goes on behind what `cache` holds with the likeliest token each time, until `limit`. `last_hidden [hidden]` is
@@ -41,7 +43,8 @@ pub fn generate(
         written.push(next);
         let mut keep = Keep { watch, hidden: None };
         let ids = [next];
-        let input = Input { force_context: limit.force_context, ..Input::after(&ids, cache) };
+        let Limit { force_context, instruction_set, .. } = limit;
+        let input = Input { force_context, instruction_set, ..Input::after(&ids, cache) };
         model.run(input, &mut keep)?;
         let Some(last) = keep.hidden else { break };
         hidden = last;

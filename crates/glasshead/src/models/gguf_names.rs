@@ -335,7 +335,7 @@ fn llama(facts: &mut Facts<'_>) -> Result<Map<String, Value>> {
         }
     }
     // Llama 3.1 and later: the converter has worked `rope_scaling` of type llama3 out. Frequency i of the
-    // head_dim / 2 is divided by factor i; no config.json has this key, llama.rs reads it beside the others.
+    // head_dim / 2 is divided by factor i; no config.json has this key.
     if let Some(factors) = facts.factors("rope_freqs.weight", rotary.head_dim / 2)? {
         rotary.set("rope_factors", factors);
     }
@@ -378,6 +378,9 @@ fn phi3(facts: &mut Facts<'_>) -> Result<Map<String, Value>> {
     };
     // The factor of the scores follows from the two lengths, in the files as in the checkpoints.
     facts.number("rope.scaling.attn_factor")?;
+    if facts.word("rope.scaling.type")?.is_some_and(|kind| kind != "longrope") {
+        return Err(facts.unsupported("rope.scaling.type", "is not longrope, beside factors of longrope"));
+    }
     let original = facts.size("rope.scaling.original_context_length")?;
     rotary.set("original_max_position_embeddings", original);
     rotary.set("rope_scaling", json!({"rope_type": "longrope", "long_factor": long, "short_factor": short}));
@@ -402,6 +405,9 @@ fn gemma3(facts: &mut Facts<'_>) -> Result<Map<String, Value>> {
     rotary.set("rope_local_base_freq", facts.number("rope.freq_base_swa")?.unwrap_or(10000.0));
     // One layer of six sees everything; the files do not say so.
     rotary.set("sliding_window_pattern", facts.count("attention.sliding_window_pattern")?.unwrap_or(6));
+    if let Some(cap) = facts.number("final_logit_softcapping")? {
+        rotary.set("final_logit_softcapping", cap);
+    }
     Ok(rotary.map)
 }
 

@@ -15,7 +15,7 @@ use super::decoder::{Decoder, Head, Layer, only_a_decoder, root};
 use super::elementwise::Activation;
 use super::layers::{Embedding, LayerNorm, Linear, Mlp, Norm};
 use super::pass::Rules;
-use super::{Info, Model};
+use super::{Info, Model, layer_size};
 use crate::Result;
 use crate::weights::{Scope, Weights};
 
@@ -110,6 +110,12 @@ pub(super) fn load_gpt2(keys: Keys, weights: &Weights) -> Result<Box<dyn Model>>
         kv_heads: config.heads,
         head_dim: hidden / config.heads,
         hidden,
+        layer_size: layer_size(
+            hidden,
+            [config.heads, config.heads, hidden / config.heads],
+            2 * config.intermediate,
+        ),
+        causal: true,
         max_tokens: positions,
         sha256: weights.sha256()?,
         vocabulary,

@@ -19,7 +19,7 @@ use super::elementwise::Activation;
 use super::layers::{Embedding, Linear, Mlp, Norm, RmsNorm};
 use super::pass::Rules;
 use super::rope::{Rotary, Sizes};
-use super::{Info, Model};
+use super::{Info, Model, layer_size};
 use crate::Result;
 use crate::weights::{Scope, Weights};
 
@@ -75,6 +75,10 @@ pub(super) fn load_llama(mut keys: Keys, weights: &Weights) -> Result<Box<dyn Mo
     (config.qkv_bias, config.mlp_bias) = (keys.flag("attention_bias")?, keys.flag("mlp_bias")?);
     config.output_bias = config.qkv_bias;
     keys.only("rope_interleaved", false)?;
+    if keys.sets("rope_factors") {
+        // Of GGUF files alone, in place of the `rope_scaling` that they were worked out from.
+        config.rotary.divide_by(&keys.positives("rope_factors", config.head_dim / 2)?);
+    }
     load(config, keys, weights)
 }
 
@@ -217,6 +221,12 @@ fn load(config: Config, keys: Keys, weights: &Weights) -> Result<Box<dyn Model>>
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
         hidden,
+        layer_size: layer_size(
+            hidden,
+            [config.heads, config.kv_heads, config.head_dim],
+            3 * config.intermediate,
+        ),
+        causal: true,
         max_tokens: config.positions,
         sha256: weights.sha256()?,
         vocabulary,

@@ -82,6 +82,10 @@ pub struct Info {
     pub head_dim: usize,
     /// Numbers in the vector of one token.
     pub hidden: usize,
+    /// Numbers in the matrices of one layer: so many multiply-adds per token, beside attention.
+    pub layer_size: usize,
+    /// A token sees itself and those before it, not those after it.
+    pub causal: bool,
     /// The longest input, in tokens, special ones included.
     pub max_tokens: usize,
     /// SHA-256 of the weights file.
@@ -120,6 +124,12 @@ impl Info {
             None => Ok(()),
         }
     }
+}
+
+/// [`Info::layer_size`]: q, k, v and the output, and `feed_forward` matrices' rows of the hidden size.
+fn layer_size(hidden: usize, [heads, kv_heads, head_dim]: [usize; 3], feed_forward: usize) -> usize {
+    let attention = heads.saturating_add(kv_heads).saturating_mul(2).saturating_mul(head_dim);
+    hidden.saturating_mul(attention.saturating_add(feed_forward))
 }
 
 /// One layer's attention, as it is about to be computed.

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use glasshead_attention::{Attention, Causal, KvCache, Packed, Read, TensorView, Window};
+use glasshead_attention::{Attention, Causal, InstructionSet, KvCache, Packed, Read, TensorView, Window};
 use rayon::prelude::*;
 
 use super::elementwise::{add, by_rows};
@@ -23,12 +23,14 @@ pub struct Input<'a> {
     pub cache: Option<&'a mut Cache>,
     /// Reads texts longer than the model was made for, where its positions have no last one.
     pub force_context: bool,
+    /// Forces the attention to an instruction set; linear layers take what they know best.
+    pub instruction_set: Option<InstructionSet>,
 }
 
 impl<'a> Input<'a> {
     /// One text from its beginning.
     pub fn text(ids: &'a [u32]) -> Self {
-        Self { ids, ends: &[], cache: None, force_context: false }
+        Self { ids, ends: &[], cache: None, force_context: false, instruction_set: None }
     }
 
     /// Several texts behind each other, each up to its end.
@@ -149,6 +151,7 @@ pub(super) struct Pass<'a> {
     /// Where each text starts; the last number is where all end.
     starts: Vec<usize>,
     cache: Option<&'a mut Cache>,
+    instruction_set: Option<InstructionSet>,
     watch: &'a mut dyn Watch,
 }
 
@@ -160,7 +163,7 @@ impl<'a> Pass<'a> {
         positions: Positions,
         watch: &'a mut dyn Watch,
     ) -> Result<Self> {
-        let Input { ids, ends, cache, force_context } = input;
+        let Input { ids, ends, cache, force_context, instruction_set } = input;
         let past = cache.as_ref().map_or(0, |cache| cache.len);
         let endless = force_context && positions == Positions::Endless;
         let mut starts = vec![0];
@@ -178,7 +181,7 @@ impl<'a> Pass<'a> {
         for text in starts.windows(2) {
             info.check_after(past, &ids[text[0]..text[1]], endless)?;
         }
-        let mut pass = Self { ids, starts, cache, watch };
+        let mut pass = Self { ids, starts, cache, instruction_set, watch };
         if let Some(cache) = &mut pass.cache {
             if pass.starts.len() > 2 {
                 return Err(Error::request(
@@ -246,6 +249,9 @@ impl<'a> Pass<'a> {
         }
         if let Some(scale) = rules.scale {
             attention = attention.scale(scale);
+        }
+        if let Some(set) = self.instruction_set {
+            attention = attention.instruction_set(set);
         }
         if let Some(window) = rules.window {
             attention = attention.window(Window { left: Some(window.saturating_sub(1) as u64), right: None });

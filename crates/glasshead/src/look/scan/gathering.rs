@@ -24,6 +24,9 @@ pub(super) struct Gathering<'a> {
     onlooker: &'a mut dyn Onlooker,
     /// `[layers, heads, …]`, for the prompt and the longest answer.
     kept: Vec<Array>,
+    /// Where the first token of the pass stands among those of all texts, how many passes are done, and of how many.
+    pub(super) first: usize,
+    pub(super) passes: [usize; 2],
     /// The tokens of the pass that is on its way.
     passing: Range<usize>,
     /// What came out for the last token, `[hidden]`.
@@ -80,6 +83,8 @@ impl<'a> Gathering<'a> {
             depth,
             onlooker,
             kept,
+            first: 0,
+            passes: [0, 1],
             passing: 0..0,
             last_hidden: Vec::new(),
             stopped: false,
@@ -111,10 +116,10 @@ impl<'a> Gathering<'a> {
     /// Where an array of the pass that is on its way goes in those that are kept: its row, and whether it is added
     /// to what is there. `None`: nowhere.
     fn place(&self, name: &str) -> Option<(usize, bool)> {
-        let first = self.passing.start;
+        let first = self.first + self.passing.start;
         Some(match (name, self.wanted.block) {
             // Sums over queries go on.
-            ("received", _) => (0, true),
+            ("received", _) => (self.first, true),
             ("blocks", Some(block)) => (first / block, true),
             ("rows", _) => (self.wanted.rows.iter().position(|row| self.passing.contains(row))?, false),
             _ => (first, false),
@@ -137,7 +142,11 @@ impl Watch for Gathering<'_> {
     fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
         if let Some(slot) = self.layers.iter().position(|&chosen| chosen == layer) {
             let shape = Shape { queries: self.passing.len(), keys: self.passing.end, ..self.prompt };
-            for array in self.wanted.named(readouts, &shape) {
+            for mut array in self.wanted.named(readouts, &shape) {
+                if let Values::I64(keys) = &mut array.values {
+                    // Indices of keys; −1 is none.
+                    keys.iter_mut().filter(|key| **key >= 0).for_each(|key| *key += self.first as i64);
+                }
                 let Some((down, adds)) = self.place(array.name) else { continue };
                 let Some(kept) = self.kept.iter_mut().find(|kept| kept.name == array.name) else { continue };
                 let grids = [grid(&array.shape[2..]), grid(&kept.shape[2..])];
@@ -153,7 +162,9 @@ impl Watch for Gathering<'_> {
             }
         }
         if self.passing.start == 0 {
-            self.stopped |= self.onlooker.layer(layer + 1, self.depth).is_break();
+            let [done, passes] = self.passes;
+            self.stopped |=
+                self.onlooker.layer(done * self.depth + layer + 1, passes * self.depth).is_break();
         } else if layer + 1 == self.depth {
             let written = self.passing.end - self.prompt.queries;
             self.stopped |= self.onlooker.written(written, self.answer).is_break();

@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 
-use glasshead_attention::Array;
+use glasshead_attention::{Array, InstructionSet};
 
-use super::segments::Segment;
+use super::segments::{Cut, Segment};
 use crate::models::Info;
 use crate::text::Token;
 use crate::{Error, Result};
@@ -50,8 +50,13 @@ pub struct Request {
     pub ask: Option<String>,
     /// How many tokens the model may write as an answer; they become rows of interest too.
     pub answer: usize,
+    /// Every passage of the text is a text of its own: it has its own special tokens and sees no other. Line
+    /// breaks at its end are no part of it, and what is blank is left out.
+    pub each: Option<Cut>,
     /// Read a text that is longer than the model's context, where the model can do so at all.
     pub force_context: bool,
+    /// Forces the attention to an instruction set that this machine has.
+    pub instruction_set: Option<InstructionSet>,
     /// The command line, for the recipe.
     pub command: String,
 }
@@ -85,6 +90,9 @@ pub struct Scan {
     pub own: Range<usize>,
     /// The tokens, in the order in which the model reads them.
     pub tokens: Vec<ScanToken>,
+    /// The texts where every passage is one of its own ([`Request::each`]), in the order in which their tokens stand
+    /// behind each other; else empty.
+    pub texts: Vec<Segment>,
     /// The passages of the readout `segments`, in the order of its last axis; empty without it.
     pub segments: Vec<Segment>,
     /// The layers that were kept, from 0: the first axis of every readout.
@@ -100,7 +108,7 @@ pub struct Scan {
     /// | name | axes after `[layers, heads]` | |
     /// |---|---|---|
     /// | `lse`, `entropy` (nats), `max_weight`, `distance` (tokens), `sink_weight` | `[tokens]` | one number per query |
-    /// | `first_weight` | `[tokens]` | the weight of every query on token 0 |
+    /// | `first_weight` | `[tokens]` | the weight of every query on the first token (of its text) |
     /// | `top_index` (I64, −1 for none), `top_weight` | `[tokens, K]` | the heaviest keys, descending |
     /// | `received` | `[tokens]` | the weight on every key, summed over queries |
     /// | `rows` | `[rows, tokens]` | whole rows of chosen queries |
@@ -160,7 +168,7 @@ pub struct Recipe {
 
 /// Whoever waits for the pass.
 pub trait Onlooker {
-    /// `done` of `layers` layers have been computed. `Break` ends the pass; nothing of it is kept.
+    /// `done` of `layers` layers have been computed, those of all passes together. `Break` ends the pass; nothing of it is kept.
     fn layer(&mut self, done: usize, layers: usize) -> ControlFlow<()>;
 
     /// `written` of at most `most` tokens of an answer have been written. `Break` ends it; nothing is kept.
@@ -199,6 +207,15 @@ impl Scan {
             (Some(_), Some(first)) => Some(self.text.get(first.start..)?.to_owned()),
             (Some(_), None) => Some(answer().map(|token| token.text.as_str()).collect::<Vec<_>>().join(" ")),
         }
+    }
+
+    /// Where each of [`Scan::texts`] starts among the tokens, and at the end how many tokens there are.
+    pub fn text_starts(&self) -> Vec<usize> {
+        let mut starts = vec![0];
+        for text in &self.texts {
+            starts.push(starts[starts.len() - 1] + text.tokens);
+        }
+        starts
     }
 
     /// The recipe as names and values, for the metadata of a file.

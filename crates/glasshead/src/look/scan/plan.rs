@@ -1,12 +1,14 @@
 //! From a request to a scan: everything is looked at before anything is computed.
 
-use glasshead_attention::Shape;
+use std::ops::Range;
+
+use glasshead_attention::{InstructionSet, Shape};
 
 use super::estimate::Estimate;
 use super::gathering::{Gathering, kept_of};
 use super::prompt::Prompt;
 use super::readouts::{Wanted, longer};
-use super::{Onlooker, Recipe, Request, Role, Scan};
+use super::{Onlooker, Recipe, Request, Role, Scan, Source};
 use crate::models::{self, Cache, Info, Input, Limit, Loaded, Model, generate};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
@@ -19,6 +21,7 @@ pub struct Plan {
     /// The tokens at which an answer ends.
     eos: Vec<u32>,
     prompt: Prompt,
+    passes: Vec<Packed>,
     wanted: Wanted,
     layers: Vec<usize>,
     heads: Vec<usize>,
@@ -29,6 +32,7 @@ pub struct Plan {
     /// Tokens that are written, at most.
     answer: usize,
     force_context: bool,
+    instruction_set: Option<InstructionSet>,
     estimate: Estimate,
     recipe: Recipe,
 }
@@ -40,10 +44,22 @@ impl Plan {
     /// A model, text, list, layer or head that is wrong; a text longer than the model's context; readouts
     /// that need more memory than there is.
     pub fn new(request: Request) -> Result<Self> {
-        let Request { source, model: name, path, layers, heads, read, ask, answer, force_context, command } =
-            request;
+        let Request { source, model: name, path, layers, heads, read, ask, answer, each, .. } = request;
+        let (force_context, instruction_set) = (request.force_context, request.instruction_set);
         let loaded = models::load(&path)?;
-        let prompt = Prompt::new(source, ask.as_deref(), &loaded, &path)?;
+        let prompt = match (each, source) {
+            (None, source) => Prompt::new(source, ask.as_deref(), &loaded, &path)?,
+            (Some(cut), Source::Text(text)) if ask.is_none() && answer == 0 => {
+                Prompt::of_each(text, &cut, &loaded, &path)?
+            }
+            (Some(_), _) => {
+                let hint = "put the question into every passage, or scan one text";
+                return Err(Error::request(
+                    "--each reads passages of a text alone, without a question",
+                    hint,
+                ));
+            }
+        };
         let Loaded { model, tokenizer, eos, .. } = loaded;
         let info = model.info();
         check_tokens(info, &prompt, force_context)?;
@@ -63,10 +79,14 @@ impl Plan {
         let whole = longer(&shape, answer);
         let kept = wanted.named(wanted.whole.arrays(&whole), &whole);
         let kept = kept_of(&kept, layers.len(), heads.len());
-        let estimate = Estimate::new(info, [tokens, depth], answer, &kept, &wanted.read.arrays(&shape));
+        let passes = passes(&prompt);
+        let most = passes.iter().map(|pass| pass.tokens.len()).max().unwrap_or(0);
+        let passing = wanted.read.arrays(&Shape { queries: most, keys: most, ..shape });
+        let texts: Vec<usize> = passes.iter().flat_map(Packed::lengths).collect();
+        let estimate = Estimate::new(info, &texts, [most, depth], answer, &kept, &passing);
         estimate.check()?;
         let recipe = Recipe {
-            command,
+            command: request.command,
             model: name,
             sha256: info.sha256.clone(),
             read,
@@ -77,6 +97,7 @@ impl Plan {
             tokenizer,
             eos,
             prompt,
+            passes,
             wanted,
             layers,
             heads,
@@ -84,6 +105,7 @@ impl Plan {
             shape,
             answer,
             force_context,
+            instruction_set,
             estimate,
             recipe,
         })
@@ -103,16 +125,25 @@ impl Plan {
         let shapes = [self.shape, longer(&self.shape, self.answer)];
         let chosen = [self.layers.as_slice(), self.heads.as_slice()];
         let mut watch = Gathering::new(&self.wanted, shapes, chosen, self.depth, onlooker)?;
-        let (model, force_context) = (self.model.as_ref(), self.force_context);
+        let (model, force_context, instruction_set) =
+            (self.model.as_ref(), self.force_context, self.instruction_set);
         let mut written = Vec::new();
         if self.answer == 0 {
-            model.run(Input { force_context, ..Input::text(&ids) }, &mut watch)?;
+            for (done, Packed { tokens, ends }) in self.passes.iter().enumerate() {
+                (watch.first, watch.passes) = (tokens.start, [done, self.passes.len()]);
+                let ids = &ids[tokens.clone()];
+                model
+                    .run(Input { force_context, instruction_set, ..Input::several(ids, ends) }, &mut watch)?;
+            }
         } else {
             let mut cache = Cache::new(model.info(), shapes[1].keys)?;
-            model.run(Input { force_context, ..Input::after(&ids, &mut cache) }, &mut watch)?;
+            model.run(
+                Input { force_context, instruction_set, ..Input::after(&ids, &mut cache) },
+                &mut watch,
+            )?;
             if !watch.stopped {
                 let last_hidden = std::mem::take(&mut watch.last_hidden);
-                let limit = Limit { tokens: self.answer, stop: &self.eos, force_context };
+                let limit = Limit { tokens: self.answer, stop: &self.eos, force_context, instruction_set };
                 written = generate(model, &mut cache, &last_hidden, limit, &mut watch)?;
             }
         }
@@ -126,12 +157,13 @@ impl Plan {
         let readouts = watch.finish(tokens);
         self.wanted.rows.retain(|&row| row < tokens);
         self.prompt.answered(&written, self.tokenizer.as_ref())?;
-        let Prompt { text, own, tokens } = self.prompt;
+        let Prompt { text, own, tokens, texts } = self.prompt;
         let Wanted { rows, segments, block, .. } = self.wanted;
         Ok(Scan {
             text,
             own,
             tokens,
+            texts,
             segments,
             layers: self.layers,
             heads: self.heads,
@@ -142,6 +174,47 @@ impl Plan {
             recipe: self.recipe,
         })
     }
+}
+
+/// Texts that go through the model in one pass.
+#[derive(Debug)]
+struct Packed {
+    /// Of all tokens.
+    tokens: Range<usize>,
+    /// Where each text ends, counted from the first token of the pass.
+    ends: Vec<usize>,
+}
+
+impl Packed {
+    fn lengths(&self) -> impl Iterator<Item = usize> {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| end - start)
+    }
+}
+
+/// About so many tokens in a pass over several texts: enough for all threads, and little memory.
+const PASS: usize = 4096;
+
+/// The passes over a prompt: one for one text.
+fn passes(prompt: &Prompt) -> Vec<Packed> {
+    let all = prompt.tokens.len();
+    if prompt.texts.is_empty() {
+        return vec![Packed { tokens: 0..all, ends: vec![all] }];
+    }
+    let mut passes: Vec<Packed> = Vec::new();
+    let mut start = 0;
+    for text in &prompt.texts {
+        let end = start + text.tokens;
+        match passes.last_mut().filter(|pass| end - pass.tokens.start <= PASS) {
+            Some(pass) => {
+                pass.ends.push(end - pass.tokens.start);
+                pass.tokens.end = end;
+            }
+            None => passes.push(Packed { tokens: start..end, ends: vec![text.tokens] }),
+        }
+        start = end;
+    }
+    passes
 }
 
 /// More than anybody reads, and little enough for lists.
@@ -176,15 +249,25 @@ fn check_answer(model: &dyn Model, prompt: &Prompt, answer: usize, force_context
 
 /// Refuses tokens that the model cannot read, before anything is computed.
 fn check_tokens(info: &Info, prompt: &Prompt, force_context: bool) -> Result<()> {
-    let (tokens, most) = (prompt.tokens.len(), info.max_tokens);
-    let ids: Vec<u32> = prompt.tokens.iter().map(|token| token.id).take(most).collect();
-    info.check(&ids)?;
-    if tokens <= most || force_context {
+    let most = info.max_tokens;
+    let ids: Vec<u32> = prompt.tokens.iter().map(|token| token.id).collect();
+    info.check(&ids[..ids.len().min(most)])?;
+    ids.chunks(most.max(1)).try_for_each(|ids| info.check(ids))?;
+    let lengths = prompt.texts.iter().map(|text| text.tokens);
+    let one = || prompt.texts.is_empty().then_some(prompt.tokens.len());
+    let Some((place, tokens)) = lengths.chain(one()).enumerate().find(|(_, tokens)| *tokens > most) else {
+        return Ok(());
+    };
+    if force_context {
         // Forced, the model itself says whether its positions go on.
         return Ok(());
     }
+    let which = match prompt.texts.get(place) {
+        None => "the text".to_owned(),
+        Some(text) => format!("text {} of {} (“{}”)", place + 1, prompt.texts.len(), text.label),
+    };
     Err(Error::request(
-        format!("the text has {tokens} tokens; the context of this {} model ends after {most}", info.family),
+        format!("{which} has {tokens} tokens; the context of this {} model ends after {most}", info.family),
         "give a part of the text; --force-context reads on where positions are computed, untrained as they are",
     ))
 }

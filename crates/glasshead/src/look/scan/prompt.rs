@@ -4,7 +4,10 @@
 use std::ops::Range;
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use super::{Role, ScanToken, Source};
+use crate::look::segments::{Cut, Segment};
 use crate::models::Loaded;
 use crate::text::{Message, Token, Tokenizer};
 use crate::{Error, Result};
@@ -18,6 +21,8 @@ pub(super) struct Prompt {
     pub(super) own: Range<usize>,
     /// What the model reads.
     pub(super) tokens: Vec<ScanToken>,
+    /// The texts where there are several.
+    pub(super) texts: Vec<Segment>,
 }
 
 impl Prompt {
@@ -39,12 +44,7 @@ impl Prompt {
         if text.trim().is_empty() {
             return Err(Error::request("the text is empty", "give a text with at least one word"));
         }
-        let tokenizer = loaded.tokenizer.as_ref().ok_or_else(|| {
-            Error::request(
-                format!("{} has no tokenizer.json, so the text cannot be cut into tokens", path.display()),
-                "put the model's tokenizer.json beside its config.json, or give --ids",
-            )
-        })?;
+        let tokenizer = tokenizer_of(loaded, path)?;
         let (text, own, question, in_chat) = match ask {
             None => (text.clone(), 0..text.len(), 0..0, false),
             Some(ask) => with_question(&text, ask, loaded)?,
@@ -52,7 +52,32 @@ impl Prompt {
         // A template writes the special tokens itself; nothing is added to them.
         let tokens = if in_chat { tokenizer.encode_as_is(&text) } else { tokenizer.encode(&text) }?;
         let tokens = tokens.into_iter().map(|token| placed(token, &own, &question)).collect();
-        Ok(Self { text, own, tokens })
+        Ok(Self { text, own, tokens, texts: Vec::new() })
+    }
+
+    /// Cuts `text` into passages, and each of them into tokens as a text of its own.
+    pub(super) fn of_each(text: String, cut: &Cut, loaded: &Loaded, path: &Path) -> Result<Self> {
+        let tokenizer = tokenizer_of(loaded, path)?;
+        let mut texts = cut.apply(&text)?;
+        for one in &mut texts {
+            one.end = one.start + text[one.start..one.end].trim_end_matches(['\n', '\r']).len();
+        }
+        texts.retain(|one| !text[one.start..one.end].trim().is_empty());
+        if texts.is_empty() {
+            return Err(Error::request("the text is empty", "give a text with at least one word"));
+        }
+        let tokens_of = |one: &mut Segment| -> Result<Vec<ScanToken>> {
+            let own = one.start..one.end;
+            let mut tokens = tokenizer.encode(&text[own.clone()])?;
+            one.tokens = tokens.len();
+            for token in tokens.iter_mut().filter(|token| token.start < token.end) {
+                token.start += own.start;
+                token.end += own.start;
+            }
+            Ok(tokens.into_iter().map(|token| placed(token, &own, &(0..0))).collect())
+        };
+        let tokens = texts.par_iter_mut().map(tokens_of).collect::<Result<Vec<_>>>()?.concat();
+        Ok(Self { own: 0..text.len(), text, tokens, texts })
     }
 
     /// Takes in what the model wrote behind it.
@@ -121,6 +146,15 @@ fn with_question(text: &str, ask: &str, loaded: &Loaded) -> Result<Asked> {
 fn in_chat(loaded: &Loaded, message: &str) -> Result<Option<String>> {
     let chat = loaded.chat.as_ref();
     chat.map(|chat| chat.render(&[Message::user(message)], true)).transpose()
+}
+
+fn tokenizer_of<'a>(loaded: &'a Loaded, path: &Path) -> Result<&'a Tokenizer> {
+    loaded.tokenizer.as_ref().ok_or_else(|| {
+        Error::request(
+            format!("{} has no tokenizer.json, so the text cannot be cut into tokens", path.display()),
+            "put the model's tokenizer.json beside its config.json, or give --ids",
+        )
+    })
 }
 
 fn numbered(id: u32) -> ScanToken {

@@ -25,10 +25,10 @@ pub(super) struct Wanted {
     pub(super) block: Option<usize>,
     /// Where a text was cut into passages: the runs of tokens that the engine sums instead.
     runs: Option<Runs>,
-    /// The last array of the engine is the weight on the first token.
-    first: bool,
 }
 
+/// Readouts with numbers per query or key, which those of several texts can stand behind each other.
+const OF_EACH: [&str; 7] = ["lse", "entropy", "max", "top", "received", "distance", "first"];
 /// A map of `blocks` has at most so many squares along one side.
 const MAP: usize = 256;
 /// The smallest square that the engine sums in its fast path.
@@ -52,8 +52,8 @@ impl Wanted {
             segments: Vec::new(),
             block: None,
             runs: None,
-            first: false,
         };
+        let mut first = false;
         let mut engine: Vec<String> = Vec::new();
         let mut named_rows = false;
         for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
@@ -61,10 +61,16 @@ impl Wanted {
                 Some((name, argument)) => (name.trim(), Some(argument.trim())),
                 None => (item, None),
             };
+            if !prompt.texts.is_empty() && !OF_EACH.contains(&name) {
+                return Err(Error::request(
+                    format!("--read: {} is a readout of one text, and --each makes several", brief(item)),
+                    format!("of several there are {}", OF_EACH.join(", ")),
+                ));
+            }
             match (name, argument) {
-                ("first", None) => wanted.first = true,
+                ("first", None) => first = true,
                 ("all", None) => {
-                    wanted.first = true;
+                    first = true;
                     wanted.rows = vec![shape.queries.saturating_sub(1)];
                     wanted.block = Some(64);
                     wanted.take_ends(&(1..=4).map(|n| shape.keys * n / 4).collect::<Vec<_>>());
@@ -103,7 +109,7 @@ impl Wanted {
                     "for instance --read entropy,top=8,received,rows=last,segments=paragraph,blocks=64",
                 )
             })?;
-            Ok(if wanted.first { read.segments(&[1]) } else { read })
+            Ok(if first { read.first() } else { read })
         };
         let (read, step, whole, rows);
         if named_rows || interest.is_empty() && answer == 0 {
@@ -176,11 +182,8 @@ impl Wanted {
 
     /// The arrays of one layer under their own names, `[1, heads, …]`; what `arrays` holds is taken along.
     pub(super) fn named(&self, mut arrays: Vec<Array>, shape: &Shape) -> Vec<Array> {
-        if self.first
-            && let Some(first) = arrays.iter_mut().rfind(|array| array.name == "segments")
-        {
-            first.name = "first_weight";
-            first.shape.pop();
+        for array in arrays.iter_mut().filter(|array| array.name == "first") {
+            array.name = "first_weight";
         }
         if let Some(runs) = &self.runs
             && let Some(array) = arrays.iter_mut().find(|array| array.name == "segments")

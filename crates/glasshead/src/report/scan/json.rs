@@ -6,6 +6,7 @@ use glasshead_attention::{Array, Values};
 use serde::Serialize;
 
 use crate::look::scan::Scan;
+use crate::look::segments::Segment;
 use crate::weights::Writer;
 
 #[derive(Serialize)]
@@ -20,6 +21,8 @@ struct Json<'a> {
     /// What the model wrote; `null` if nothing.
     answer: Option<String>,
     tokens: Vec<JsonToken<'a>>,
+    /// Where every passage was read as a text of its own.
+    texts: Vec<JsonText<'a>>,
     segments: Vec<JsonSegment<'a>>,
     layers: &'a [usize],
     heads: &'a [usize],
@@ -57,6 +60,13 @@ struct JsonSegment<'a> {
 }
 
 #[derive(Serialize)]
+struct JsonText<'a> {
+    #[serde(flatten)]
+    segment: JsonSegment<'a>,
+    first_token: usize,
+}
+
+#[derive(Serialize)]
 struct JsonArray<'a> {
     shape: &'a [usize],
     /// In C order; `null` is NaN.
@@ -80,13 +90,9 @@ pub(super) fn json(scan: &Scan) -> Writer<'_> {
             end: token.end,
             role: token.role.name(),
         });
-        let segments = scan.segments.iter().enumerate().map(|(index, segment)| JsonSegment {
-            index,
-            label: &segment.label,
-            start: segment.start,
-            end: segment.end,
-            tokens: segment.tokens,
-        });
+        let segments = scan.segments.iter().enumerate().map(segment);
+        let texts = scan.texts.iter().enumerate().map(segment).zip(scan.text_starts());
+        let texts = texts.map(|(segment, first_token)| JsonText { segment, first_token });
         let json = Json {
             version: scan.recipe.version,
             command: &scan.recipe.command,
@@ -102,6 +108,7 @@ pub(super) fn json(scan: &Scan) -> Writer<'_> {
             own: [scan.own.start, scan.own.end],
             answer: scan.answer(),
             tokens: tokens.collect(),
+            texts: texts.collect(),
             segments: segments.collect(),
             layers: &scan.layers,
             heads: &scan.heads,
@@ -112,6 +119,11 @@ pub(super) fn json(scan: &Scan) -> Writer<'_> {
         serde_json::to_writer(&mut *out, &json)?;
         out.write_all(b"\n")
     })
+}
+
+fn segment((index, segment): (usize, &Segment)) -> JsonSegment<'_> {
+    let Segment { label, start, end, tokens } = segment;
+    JsonSegment { index, label, start: *start, end: *end, tokens: *tokens }
 }
 
 fn values(array: &Array) -> JsonArray<'_> {

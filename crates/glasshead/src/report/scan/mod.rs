@@ -17,7 +17,7 @@ mod tell;
 use std::path::{Path, PathBuf};
 
 use super::{Style, table};
-use crate::look::scan::{Scan, Source};
+use crate::look::scan::{Estimate, Scan, Source};
 use crate::weights::Writer;
 use crate::{Error, Result};
 
@@ -35,6 +35,10 @@ pub struct ScanFormat {
     /// Whether the row of the last token is one of them, where there is no question.
     last: bool,
     passages: bool,
+    /// Bytes of the file per byte of the arrays, where digits make it larger than they are.
+    grows: f64,
+    /// Whether it can show several texts.
+    several: bool,
     write: for<'a> fn(&'a Scan, &Style) -> Result<Vec<Output<'a>>>,
 }
 
@@ -45,6 +49,9 @@ pub struct Output<'a> {
     /// What writes it.
     pub write: Writer<'a>,
 }
+
+/// Larger files of text are warned of.
+const LARGE: f64 = 300e6;
 
 const ARRAYS: &str = "entropy,max,top=8,received";
 
@@ -57,6 +64,8 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         reads: "entropy,max,distance,first",
         last: false,
         passages: true,
+        grows: 0.0,
+        several: true,
         write: |scan, style| Ok(text(table(&tell::tell(scan), style))),
     },
     ScanFormat {
@@ -66,6 +75,8 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         reads: ARRAYS,
         last: false,
         passages: true,
+        grows: 2.5,
+        several: true,
         write: |scan, _| Ok(one(json::json(scan))),
     },
     ScanFormat {
@@ -75,6 +86,8 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         reads: ARRAYS,
         last: false,
         passages: true,
+        grows: 0.0,
+        several: true,
         write: |scan, _| Ok(one(arrays::arrays(scan))),
     },
     #[cfg(feature = "parquet")]
@@ -85,6 +98,8 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         reads: ARRAYS,
         last: false,
         passages: true,
+        grows: 0.0,
+        several: true,
         write: |scan, _| Ok(parquet::tables(scan)),
     },
     ScanFormat {
@@ -94,6 +109,8 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         reads: "entropy,max,distance,first,top=8,received,blocks",
         last: true,
         passages: true,
+        grows: 0.0,
+        several: false,
         write: |scan, _| Ok(one(page::page(scan))),
     },
     ScanFormat {
@@ -103,6 +120,8 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         reads: "blocks",
         last: false,
         passages: false,
+        grows: 0.0,
+        several: false,
         write: |scan, _| Ok(text(svg::svg(&picture::picture(scan)?))),
     },
     ScanFormat {
@@ -112,6 +131,8 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         reads: "blocks",
         last: false,
         passages: false,
+        grows: 0.0,
+        several: false,
         write: |scan, _| Ok(one(pixels::png(&picture::picture(scan)?, scan)?)),
     },
 ];
@@ -128,14 +149,44 @@ impl ScanFormat {
         SCAN_FORMATS.iter().find(|format| format.endings.contains(&ending.as_str()))
     }
 
-    /// The readouts that are taken where none are asked for; `asked`: there is a question, whose rows are kept.
-    pub fn default_read(&self, source: &Source, asked: bool) -> String {
+    /// The readouts that are taken where none are asked for; `asked`: there is a question, whose rows are kept;
+    /// `each`: every passage is a text of its own.
+    pub fn default_read(&self, source: &Source, asked: bool, each: bool) -> String {
         let last = if self.last && !asked { ",rows=last" } else { "" };
         let passages = match source {
-            Source::Text(_) if self.passages => ",segments=paragraph",
+            Source::Text(_) if self.passages && !each => ",segments=paragraph",
             _ => "",
         };
         format!("{}{last}{passages}", self.reads)
+    }
+
+    /// A line for somebody about to write a file that few programs open: its size, and what to write instead.
+    pub fn warns(&self, estimate: &Estimate) -> Option<String> {
+        let bytes = estimate.kept as f64 * self.grows;
+        (bytes > LARGE).then(|| {
+            format!(
+                "the {} will have about {:.1} GB; -o FILE.safetensors or .parquet holds the same in {:.1} GB, and --layers, \
+                 --heads or fewer readouts are less",
+                self.name,
+                bytes / 1e9,
+                estimate.kept as f64 / 1e9
+            )
+        })
+    }
+
+    /// Refuses several texts ([`Request::each`](crate::look::scan::Request::each)) where only one can be shown.
+    ///
+    /// # Errors
+    /// A page or a picture.
+    pub fn check_each(&self, each: bool) -> Result<()> {
+        if !each || self.several {
+            return Ok(());
+        }
+        let known = SCAN_FORMATS.iter().filter(|format| format.several).map(|format| format.name);
+        Err(Error::request(
+            format!("{} shows one text, and --each makes several", self.name),
+            format!("there are {}", known.collect::<Vec<_>>().join(", ")),
+        ))
     }
 
     /// The files of the report, ready to be written.
@@ -143,6 +194,7 @@ impl ScanFormat {
     /// # Errors
     /// What a format cannot show: a picture is of one layer, one head and one readout.
     pub fn outputs<'a>(&self, scan: &'a Scan, style: &Style) -> Result<Vec<Output<'a>>> {
+        self.check_each(!scan.texts.is_empty())?;
         (self.write)(scan, style)
     }
 }

@@ -97,7 +97,7 @@ fn table<'a>(scan: &'a Scan, array: &'a Array, texts: &Arc<[ByteArray]>) -> Opti
     Some(Table { name, columns, lines, there })
 }
 
-/// The columns that say which token a line is of: its index, text, bytes and role.
+/// The columns that say which token a line is of: its index, text, bytes and role; of several texts which one.
 fn of_token<'a>(
     scan: &'a Scan,
     texts: &Arc<[ByteArray]>,
@@ -107,6 +107,11 @@ fn of_token<'a>(
 ) {
     let texts = texts.clone();
     let tokens = &scan.tokens;
+    if !scan.texts.is_empty() {
+        let starts = scan.text_starts();
+        let text_of = move |token: usize| starts.partition_point(|start| *start <= token) - 1;
+        columns.push(("text_index", int(move |place, line| text_of(token(place, line)))));
+    }
     let of = move |place, line| tokens.get(token(place, line));
     let role = move |place, line| of(place, line).map_or("", |token| token.role.name()).into();
     columns.push((index_name, int(token)));

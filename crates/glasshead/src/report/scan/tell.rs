@@ -28,8 +28,12 @@ fn percent(share: f64) -> String {
 pub(super) fn tell(scan: &Scan) -> Document {
     let mut document = Document::default();
     let (tokens, layers, heads) = (scan.tokens.len(), scan.layers.len(), scan.heads.len());
+    let texts = match scan.texts.len() {
+        0 => String::new(),
+        texts => format!("{} of ", counted(texts, "text")),
+    };
     document.push(Block::Title(format!(
-        "{} read {tokens} tokens: {} × {}",
+        "{} read {texts}{tokens} tokens: {} × {}",
         scan.recipe.model,
         counted(layers, "layer"),
         counted(heads, "head")

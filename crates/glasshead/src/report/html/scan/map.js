@@ -12,7 +12,7 @@ let levels = []; // [{ side, bytes, tiles: Map }]: the map, and ever coarser one
 let cell = null; // { row, column } of the square that is spoken of
 let topKeys = null; // { indices, weights } of the chosen head
 let colours = null; // 256 × rgb
-let mostByte = 255;
+let mostByte = data.shades;
 
 async function drawHead() {
   byId("head-name").textContent = headName();
@@ -28,7 +28,7 @@ async function drawHead() {
   const squares = data.map ? data.map.side ** 2 : 0;
   if (data.top) topKeys = readTop(bytes, squares);
   if (data.map) {
-    levels = pyramid(bytes.subarray(0, squares), data.map.side);
+    levels = pyramid(summedRows(bytes.subarray(0, squares), data.map.side), data.map.side);
     mostByte = largestByte(levels[0]);
     recolour();
     byId("map").setAttribute("aria-label", `Map of ${headName()}: who looks at what`);
@@ -39,6 +39,13 @@ async function drawHead() {
 }
 
 // ── the map ───────────────────────────────────────────────────────────────────────────────────
+
+/** A map whose rows are kept as differences from the row above, modulo 256. */
+function summedRows(differences, side) {
+  const bytes = Uint8Array.from(differences);
+  for (let i = side; i < bytes.length; i++) bytes[i] += bytes[i - side];
+  return bytes;
+}
 
 /** Coarser and coarser maps: a square is as dark as the darkest of its four. */
 function pyramid(bytes, side) {
@@ -62,7 +69,7 @@ function pyramid(bytes, side) {
 function largestByte({ side, bytes }) {
   let most = 0;
   for (let i = 0; i < bytes.length; i++) if (i % side > 0 || side === 1) most = Math.max(most, bytes[i]);
-  return most || 255;
+  return most || data.shades;
 }
 
 /** Two colours of the palette on a canvas, whatever notation they have. */
@@ -81,16 +88,16 @@ function recolour() {
   const [sheet, share, ink] = [rgb("--sheet"), rgb("--share"), rgb("--ink")];
   const mix = (from, to, t) => from.map((x, i) => Math.round(x + (to[i] - x) * t));
   colours = Array.from({ length: 256 }, (_, byte) => {
-    const t = Math.sqrt(Math.min(1, SHARE[byte] / SHARE[mostByte]));
+    const t = Math.sqrt(Math.min(1, SQUARE[byte] / SQUARE[mostByte]));
     return t <= DARKEST ? mix(sheet, share, t / DARKEST) : mix(share, ink, ((t - DARKEST) / (1 - DARKEST)) * 0.6);
   });
   for (const level of levels) level.tiles.clear();
   const stops = [0, 0.2, 0.4, 0.6, DARKEST, 1].map((t) => {
-    const byte = SHARE.findIndex((share) => share >= SHARE[mostByte] * t * t);
+    const byte = SQUARE.findIndex((share) => share >= SQUARE[mostByte] * t * t);
     return `rgb(${colours[byte < 0 ? mostByte : byte].join(" ")}) ${100 * t}%`;
   });
   byId("map-scale").replaceChildren("0", el("span", { class: "ramp", "aria-hidden": "true", style: `background: linear-gradient(90deg, ${stops})` }),
-    `≈ ${percent(SHARE[mostByte])} of a query’s weight${data.map.side > 1 ? " (the first column may be more)" : ""}; colour by square root`);
+    `≈ ${percent(SQUARE[mostByte])} of a query’s weight${data.map.side > 1 ? " (the first column may be more)" : ""}; colour by square root`);
   drawMap();
 }
 
@@ -246,7 +253,7 @@ function sayCell(spoken = false) {
   const span = (at) => [at * block, Math.min(count, (at + 1) * block)];
   const name = ([from, to]) => (to - from === 1 ? `token ${from}` : `tokens ${from}–${to - 1}`);
   const [queries, keys] = [span(cell.row), span(cell.column)];
-  const share = SHARE[levels[0].bytes[cell.row * side + cell.column]];
+  const share = SQUARE[levels[0].bytes[cell.row * side + cell.column]];
   const parts = [`${name(queries)} “${excerpt(...queries)}” → ${name(keys)} “${excerpt(...keys)}”: `, `≈ ${percent(share)}`];
   byId("cell-line").replaceChildren(parts[0], el("b", {}, parts[1]), queries[1] - queries[0] > 1 ? " of the weight of one of these queries, on average" : " of its weight");
   if (spoken) say(parts.join(""));
@@ -336,11 +343,10 @@ function walk([down, right]) {
 function readTop(bytes, offset) {
   const { keys, queries, index } = data.top;
   const entries = queries.length * keys;
-  const view = new DataView(bytes.buffer, bytes.byteOffset);
-  const none = index === 2 ? 0xffff : 0xffffffff;
+  const none = 2 ** (8 * index) - 1;
   const indices = Array.from({ length: entries }, (_, i) => {
-    const at = offset + i * index;
-    const key = index === 2 ? view.getUint16(at, true) : view.getUint32(at, true);
+    let key = 0;
+    for (let byte = index - 1; byte >= 0; byte--) key = 256 * key + bytes[offset + byte * entries + i];
     return key === none ? null : key;
   });
   const weights = bytes.subarray(offset + entries * index);
@@ -371,17 +377,17 @@ function drawTop() {
   const rows = [];
   for (let k = 0; k < keys; k++) {
     const key = topKeys.indices[state.query * keys + k];
-    if (key !== null) rows.push({ key, share: wordAt(topKeys.weights, state.query * keys + k) });
+    if (key !== null) rows.push({ key, share: fineShare(topKeys.weights[state.query * keys + k]) });
   }
   const full = fullBar(Math.max(...rows.map(({ share }) => share), 1e-9));
   const sum = rows.reduce((total, { share }) => total + share, 0);
   replaceTable(byId("top"), buildTable({
-    caption: `${headName()}: ${rows.length} key${rows.length === 1 ? "" : "s"}, together ${percent(sum)} of the weight of this query`,
+    caption: `${headName()}: ${rows.length} key${rows.length === 1 ? "" : "s"}, together ≈ ${percent(sum)} of the weight of this query`,
     columns: [
       { key: "key", label: "key", of: ({ key }) => [...inContext(key), key === 0 && el("span", { class: "tag plain" }, "first token")].filter(Boolean) },
       { key: "at", label: "token", kind: "number", of: ({ key }) => String(key) },
       { key: "bar", label: "", kind: "drawing", of: ({ key, share }) => shareBar(share, full, { kind: key === 0 ? "apart" : "share" }) },
-      { key: "share", label: "share", kind: "number strong", of: ({ share }) => percent(share) },
+      { key: "share", label: "share", kind: "number strong", of: ({ share }) => `≈ ${percent(share)}` },
     ],
     rows,
   }));

@@ -70,9 +70,13 @@ async function inflate(bytes) {
 /** A share in two bytes. */
 const wordAt = (bytes, i) => (bytes[2 * i] + 256 * bytes[2 * i + 1]) / 65535;
 
-/** A share in one byte: 255 is 1, every step down divides; 0 is 0. */
+/** A share in one byte: the largest is 1, every step down divides; 0 is 0. */
 const SHARE = Float64Array.from({ length: 256 }, (_, byte) =>
-  (byte === 0 ? 0 : 10 ** (((byte - 255) * data.decades) / 254)));
+  (byte === 0 ? 0 : 10 ** (((byte - data.steps - 1) * data.decades) / data.steps)));
+
+/** The square of a map, and the share of a heaviest key, in one byte: steps of the square root. */
+const SQUARE = Float64Array.from({ length: 256 }, (_, byte) => (byte / data.shades) ** 2);
+const fineShare = (byte) => (byte / data.fine_shades) ** 2;
 
 // The groups as numbers; which of them have shares of tokens and of passages decides where theirs lie.
 let nextTokens = 0;

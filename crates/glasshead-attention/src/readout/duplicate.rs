@@ -1,0 +1,147 @@
+//! `duplicate [batch, heads, queries]`: the weight on earlier occurrences of a query's own token.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values};
+use crate::{
+    isa::{COLUMNS, MAX_LANES, Number, Simd},
+    reference::Row,
+};
+
+/// Where each token stands.
+#[derive(Debug)]
+struct Places {
+    /// `[keys]`: the list of the token that stands there.
+    of: Vec<usize>,
+    /// Per token, ascending.
+    lists: Vec<Vec<usize>>,
+}
+
+#[derive(Clone, Debug)]
+struct Duplicate(Arc<Places>);
+
+impl Read {
+    /// `duplicate`: the weight of every query on all earlier occurrences of its own token; `ids` are the token ids of
+    /// all keys. Packed sequences do not see each other.
+    pub fn duplicate(self, ids: &[u32]) -> Self {
+        let mut number = HashMap::new();
+        let mut places = Places { of: Vec::with_capacity(ids.len()), lists: Vec::new() };
+        for (at, id) in ids.iter().enumerate() {
+            let list = *number.entry(*id).or_insert(places.lists.len());
+            if list == places.lists.len() {
+                places.lists.push(Vec::new());
+            }
+            places.lists[list].push(at);
+            places.of.push(list);
+        }
+        self.with(Duplicate(Arc::new(places)))
+    }
+}
+
+impl Places {
+    /// The earlier keys of the same token within `keys`.
+    fn earlier(&self, position: i64, keys: Range<usize>) -> &[usize] {
+        let Some(list) = usize::try_from(position).ok().and_then(|position| self.of.get(position)) else {
+            return &[];
+        };
+        let list = &self.lists[*list];
+        let end = keys.end.min(position as usize).max(keys.start);
+        let until = |end: usize| list.partition_point(|place| *place < end);
+        &list[until(keys.start)..until(end)]
+    }
+}
+
+impl Readout for Duplicate {
+    fn arrays(&self, shape: &Shape) -> Vec<Array> {
+        vec![Array::of_f32("duplicate", [shape.queries])]
+    }
+
+    fn check(&self, shape: &Shape) -> Result<(), String> {
+        match self.0.of.len() {
+            ids if ids != shape.keys => Err(format!("has {ids} token ids for {} keys", shape.keys)),
+            _ => Ok(()),
+        }
+    }
+
+    fn start(&self, _: &Shape) -> Box<dyn Head> {
+        Box::new(self.head())
+    }
+
+    fn merge(&self, _: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        Err("needs the token ids of all parts".into())
+    }
+
+    fn fuse(&self, _: &Shape) -> Option<Fused> {
+        Some(Fused(AtWork::Duplicate(self.head())))
+    }
+}
+
+impl Duplicate {
+    fn head(&self) -> DuplicateHead {
+        DuplicateHead { places: Arc::clone(&self.0), scores: Vec::new(), values: Vec::new() }
+    }
+}
+
+pub(crate) struct DuplicateHead {
+    places: Arc<Places>,
+    /// Of tiles that are not finished (a panel has several): a query and its score on an earlier occurrence.
+    scores: Vec<(usize, f64)>,
+    /// `[queries seen so far]`
+    values: Vec<f32>,
+}
+
+impl Head for DuplicateHead {
+    fn see(&mut self, row: &Row) {
+        let earlier = self.places.earlier(row.position, row.first_key..usize::MAX);
+        let weight = |key: &usize| row.keys.binary_search(key).map_or(0.0, |at| row.weights[at]);
+        self.values.push(earlier.iter().map(weight).sum::<f64>() as f32);
+    }
+
+    fn finish(self: Box<Self>) -> Vec<Values> {
+        vec![Values::F32(self.values)]
+    }
+}
+
+/// The room holds the sums of a finished tile.
+impl Fuse for DuplicateHead {
+    fn room(&self) -> usize {
+        1
+    }
+
+    fn see_block<S: Simd>(&mut self, _: S, block: &Block<S>, _: &mut [S::N]) {
+        for (lane, query) in block.queries.clone().enumerate() {
+            let keys = block.keys.start.max(block.first_key)..block.keys.end;
+            for key in self.places.earlier(block.position.saturating_add(lane as i64), keys) {
+                let score = block.scores[(key - block.keys.start) * COLUMNS * S::LANES + lane];
+                self.scores.push((query, score.to_f64()));
+            }
+        }
+    }
+
+    fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, room: &mut [S::N]) {
+        let mut lanes = [[S::N::default(); COLUMNS * MAX_LANES]; 2];
+        for c in 0..COLUMNS {
+            simd.store(tile.top[c], &mut lanes[0][c * S::LANES..]);
+            simd.store(tile.share[c], &mut lanes[1][c * S::LANES..]);
+        }
+        let mut sums = [0.0; COLUMNS * MAX_LANES];
+        self.scores.retain(|(query, score)| {
+            let lane = query.wrapping_sub(tile.queries.start);
+            let is_here = lane < tile.queries.len();
+            if is_here {
+                let [top, share] = [lanes[0][lane].to_f64(), lanes[1][lane].to_f64()];
+                sums[lane] += (score * tile.unit.to_f64() - top).exp2() * share;
+            }
+            !is_here
+        });
+        room.iter_mut().zip(sums).for_each(|(room, sum)| *room = S::N::from_f64(sum));
+    }
+
+    fn lane<S: Simd>(&mut self, _: &Tile<S>, lane: usize, room: &[S::N]) {
+        self.values.push(room[lane].to_f64() as f32);
+    }
+
+    fn absorb(&mut self, later: Self) {
+        self.values.extend(later.values);
+    }
+}
