@@ -1,4 +1,4 @@
-"""The answer of ``glasshead.attention``."""
+"""What was read out, and the answer of ``glasshead.attention``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Attended(Mapping[str, AnyArray], Generic[AnyArray]):
-    """The output ``out [batch, heads, queries, value_dim]``, and the readouts by name: ``seen["entropy"]``, or
-    ``seen.entropy``. Arrays are of the caller's kind."""
+class NotRead(KeyError):
+    """A KeyError that is a sentence."""
 
-    __slots__ = ("_readouts", "out")
+    def __str__(self) -> str:
+        return str(self.args[0])
 
-    def __init__(self, out: AnyArray, readouts: dict[str, AnyArray]) -> None:
-        self.out = out
+
+class Readouts(Mapping[str, AnyArray], Generic[AnyArray]):
+    """Arrays ``[batch, heads, …]`` by the name of the readout: ``seen["entropy"]``, or ``seen.entropy``. They are of
+    the caller's kind."""
+
+    def __init__(self, readouts: dict[str, AnyArray]) -> None:
         self._readouts = readouts
 
     def __getitem__(self, name: str) -> AnyArray:
@@ -28,7 +32,7 @@ class Attended(Mapping[str, AnyArray], Generic[AnyArray]):
             return self._readouts[name]
         except KeyError:
             read = ", ".join(self._readouts) or "nothing"
-            raise KeyError(f"{name!r} was not read\nhint: read was {read}; see glasshead.Read") from None
+            raise NotRead(f"{name!r} was not read\nhint: read was {read}; see glasshead.Read") from None
 
     def __getattr__(self, name: str) -> AnyArray:
         # Names of the language are asked for by copy, pickle and the notebook.
@@ -45,17 +49,18 @@ class Attended(Mapping[str, AnyArray], Generic[AnyArray]):
     def __len__(self) -> int:
         return len(self._readouts)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Attended, (self.out, self._readouts)
+    def arrays(self) -> dict[str, AnyArray]:
+        """All arrays by name."""
+        return dict(self._readouts)
 
     def to_numpy(self) -> dict[str, NDArray[Any]]:
-        """``out`` and the readouts as NumPy arrays; bfloat16 as float32."""
+        """The arrays as NumPy arrays; bfloat16 as float32."""
         from ._tables import numpy_of
 
-        return {name: numpy_of(array) for name, array in (("out", self.out), *self._readouts.items())}
+        return {name: numpy_of(array) for name, array in self.arrays().items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """``out`` and the readouts as nested lists, as JSON has them."""
+        """The arrays as nested lists, as JSON has them."""
         return {name: array.tolist() for name, array in self.to_numpy().items()}
 
     def to_polars(self) -> dict[str, polars.DataFrame]:
@@ -74,9 +79,21 @@ class Attended(Mapping[str, AnyArray], Generic[AnyArray]):
     def __repr__(self) -> str:
         from ._display import text
 
-        return text(self)
+        return text(type(self).__name__, self.arrays())
 
     def _repr_html_(self) -> str:
         from ._display import html
 
-        return html(self)
+        return html(self.arrays())
+
+
+class Attended(Readouts[AnyArray]):
+    """The output ``out [batch, heads, queries, value_dim]``, and the readouts by name."""
+
+    def __init__(self, out: AnyArray, readouts: dict[str, AnyArray]) -> None:
+        super().__init__(readouts)
+        self.out = out
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """``out`` and the readouts by name."""
+        return {"out": self.out, **self._readouts}

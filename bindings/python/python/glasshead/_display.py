@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ._captured import Captured
+
 # The blue that is a share on every page of glasshead, and how many maps a notebook is shown at once.
 SHARE = "#0072b2"
 MAPS = 12
@@ -36,23 +38,24 @@ def lines(arrays: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return made
 
 
-def text(seen: Any) -> str:
+def text(title: str, arrays: Mapping[str, Any]) -> str:
     """A line per array."""
-    table = lines({"out": seen.out, **seen})
-    widths = [max(len(line[column]) for line in table) for column in range(4)]
+    table = lines(arrays)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     rows = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table)
-    return "Attended\n" + "\n".join(f"  {row.rstrip()}" for row in rows)
+    return title + "".join(f"\n  {row.rstrip()}" for row in rows)
 
 
-def html(seen: Any) -> str:
-    """The same as a table; where blocks were read, the maps of the first heads beside it."""
-    rows = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in line) + "</tr>"
-        for line in lines({"out": seen.out, **seen})
-    )
-    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("array", "type", "shape", "from … to"))
+def html(arrays: Mapping[str, Any]) -> str:
+    """The same as a table; where blocks were read, the maps of the first heads below it."""
+    head = "".join(cell(name, "th") for name in ("array", "type", "shape", "from … to"))
+    rows = "".join(f"<tr>{''.join(cell(x) for x in line)}</tr>" for line in lines(arrays))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<div>{table}{maps(numpy_of(seen['blocks'])) if 'blocks' in seen else ''}</div>"
+    return f"<div>{table}{maps(numpy_of(arrays['blocks'])) if 'blocks' in arrays else ''}</div>"
+
+
+def cell(content: str, tag: str = "td") -> str:
+    return f"<{tag} style='text-align:left'>{escape(content)}</{tag}>"
 
 
 def maps(blocks: NDArray[Any]) -> str:
@@ -92,3 +95,47 @@ def picture(blocks: NDArray[Any]) -> str:
         f"shape-rendering='crispEdges' fill='{SHARE}' style='border:1px solid currentColor'>"
         f"<title>map of the weights</title>{cells}</svg>"
     )
+
+
+def means_by_head(seen: Captured) -> dict[str, list[tuple[Any, NDArray[Any]]]]:
+    """Of every readout with one number per query, the mean over texts and queries: per layer, by head."""
+    found: dict[str, list[tuple[Any, NDArray[Any]]]] = {}
+    for layer in seen:
+        for name, array in seen[layer].to_numpy().items():
+            if array.ndim == 3 and not name.startswith(("received", "lse")):
+                found.setdefault(name, []).append((layer, array.mean(axis=(0, 2), dtype=np.float64)))
+    return found
+
+
+def captured_text(seen: Captured) -> str:
+    """What was seen, and a line per layer with the means over its heads."""
+    title = f"Captured({seen.model}: {len(seen)} layers, read {seen.read})"
+    by_layer: dict[Any, list[str]] = {layer: [] for layer in seen}
+    for name, rows in means_by_head(seen).items():
+        for layer, heads in rows:
+            by_layer[layer].append(f"{name} {heads.mean():.3f} ({heads.min():.3f} … {heads.max():.3f})")
+    return title + "".join(f"\n  {layer!r:>4}  {'  '.join(told)}".rstrip() for layer, told in by_layer.items())
+
+
+def captured_html(seen: Captured) -> str:
+    """A grid of layers × heads for each readout with one number per query."""
+    parts = [f"<p>{escape(captured_text(seen).splitlines()[0])}</p>"]
+    for name, rows in means_by_head(seen).items():
+        largest = max((float(np.nanmax(heads, initial=0)) for _, heads in rows), default=0) or 1
+        width = max(len(heads) for _, heads in rows)
+        head = "".join(cell(str(seen.heads[n] if seen.heads else n), "th") for n in range(width))
+        body = "".join(
+            f"<tr>{cell(str(layer), 'th')}{''.join(shaded(mean, mean / largest) for mean in means)}</tr>"
+            for layer, means in rows
+        )
+        parts.append(
+            f"<table><caption>{escape(name)}, mean over queries, by layer and head; darkest: {largest:.3g}</caption>"
+            f"<thead><tr>{cell('layer', 'th')}{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+    return f"<div>{''.join(parts)}</div>"
+
+
+def shaded(value: float, share: float) -> str:
+    """A number on a ground as dark as its share; never so dark that it could not be read."""
+    shade = int(60 * min(max(share, 0), 1)) if np.isfinite(share) else 0
+    return f"<td style='background:color-mix(in srgb, {SHARE} {shade}%, transparent)'>{value:.3g}</td>"

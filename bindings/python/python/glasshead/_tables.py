@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import polars
     import pyarrow
@@ -41,17 +41,19 @@ def numpy_of(array: Any) -> NDArray[Any]:
     return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
-def tables(arrays: Mapping[str, NDArray[Any]], leading: tuple[str, ...] = ("batch", "head")) -> dict[str, Table]:
-    """A table for each readout, a line per number."""
+def tables(arrays: Mapping[str, NDArray[Any]], heads: Sequence[int] | None = None) -> dict[str, Table]:
+    """A table for each readout, a line per number; ``heads`` says which they are where not all are there."""
     made = {}
     for name, values in arrays.items():
         if name == "out" or name in INDEX_OF.values():
             continue
-        axes = [*leading, *AXES.get(name, ["token"])]
         at: tuple[NDArray[Any], ...] = np.indices(values.shape, sparse=True)
+        axes = ["batch", "head", *AXES.get(name, ["token"])]
         table: Table = {
             axis: np.broadcast_to(index, values.shape).ravel() for axis, index in zip(axes, at, strict=True)
         }
+        if heads is not None:
+            table["head"] = np.asarray(heads, np.int64)[table["head"]]
         if name in INDEX_OF:
             keys = arrays[INDEX_OF[name]].ravel()
             there = keys >= 0

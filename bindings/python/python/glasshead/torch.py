@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from ._attention import attention
+from ._gradients import attend
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -47,22 +47,12 @@ def scaled_dot_product_attention(
     if 0 in query.shape[:-2]:
         return query.new_zeros(*leading(query, key, value, enable_gqa), query.shape[-2], value.shape[-1])
     q, k, v, mask = four_axes(query, key, value, attn_mask, enable_gqa)
-    out = attend(q, k, v, mask=mask, causal=causal, scale=scale)
-    return out if query.dim() == 4 == q.dim() else out.reshape(*leading(query, key, value, enable_gqa), *out.shape[-2:])
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """The output alone, with its gradients."""
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        raise NotImplementedError(
-            "query, key or value requires gradients, which are not computed yet\nhint: call it under torch.no_grad()"
-        )
     try:
-        out: Tensor = attention(q, k, v, **options).out
-        return out
+        out = attend(q, k, v, mask=mask, causal=causal, scale=scale).out
     except (TypeError, ValueError) as error:
         # The class that torch's own function raises.
         raise RuntimeError(str(error)) from None
+    return out if query.dim() == 4 == q.dim() else out.reshape(*leading(query, key, value, enable_gqa), *out.shape[-2:])
 
 
 def refuse(problem: str, hint: str) -> NoReturn:
