@@ -85,7 +85,7 @@ def mask(
     **options: Any,
 ) -> Visible | Tensor:
     """What ``AttentionMaskInterface`` calls: a :class:`Visible`, or a bool mask where the pattern is a user's own.
-    Where no skip is allowed the model may want to calculate with it: it gets a bool mask that remembers what it says."""
+    Where no skip is allowed the model may calculate with it: it gets a bool mask that remembers what it says."""
     if isinstance(attention_mask, Visible):
         return attention_mask
     pattern = None if use_vmap else recognised(mask_function)
