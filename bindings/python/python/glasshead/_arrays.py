@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = NDArray[Any] | torch.Tensor
 
+# What NumPy calls uint16.
+BITS = "H"
+
 AnyArray = TypeVar("AnyArray", bound="Array")
+
+
+def is_bf16(dtype: np.dtype[Any]) -> bool:
+    """Whether it is the bfloat16 of ml_dtypes, a type that NumPy has no letter for."""
+    return dtype.char not in "fdeH?" and dtype.name == "bfloat16"
 
 
 class Kind(Protocol):
@@ -44,14 +52,14 @@ class NumpyKind:
     def take(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
 
-        if array.dtype.name == "bfloat16":
+        if is_bf16(array.dtype):
             return array.view(np.uint16)
-        if array.dtype == np.uint16:
+        if array.dtype.char == BITS:
             raise TypeError(f"{name} is uint16\nhint: bfloat16 numbers come as a view of ml_dtypes.bfloat16")
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
     def give(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array.view(self.bf16) if self.bf16 is not None and array.dtype.name == "uint16" else array
+        return array.view(self.bf16) if self.bf16 is not None and array.dtype.char == BITS else array
 
 
 class TorchKind:
@@ -64,9 +72,8 @@ class TorchKind:
         return torch is not None and isinstance(array, torch.Tensor)
 
     def take(self, name: str, array: torch.Tensor) -> NDArray[Any]:
-        import torch
-
-        if array.device.type != "cpu":
+        torch = sys.modules["torch"]
+        if not array.is_cpu:
             raise ValueError(
                 f"{name} lies on {array.device}\nhint: glasshead computes on the CPU; move it there with .cpu()"
             )
@@ -75,18 +82,21 @@ class TorchKind:
             raise TypeError(
                 f"{name} is a {kind} tensor\nhint: give a plain one, with lengths or a mask for what is padding"
             )
-        array = array.detach().resolve_conj().resolve_neg()
+        if array.is_neg() or array.is_conj():
+            array = array.resolve_conj().resolve_neg()
+        if array.requires_grad:
+            array = array.detach()
         if array.dtype == torch.bfloat16:
-            # numpy() knows uint16 only from torch 2.3 on in all its forms; the bits of int16 are the same.
+            # numpy() knows no bfloat16, and uint16 only in newer versions; the bits of int16 are the same.
             return array.view(torch.int16).numpy().view("uint16")
-        return array.numpy()
+        numbers: NDArray[Any] = array.numpy()
+        return numbers
 
     def give(self, array: NDArray[Any]) -> torch.Tensor:
-        import torch
-
-        if array.dtype.name == "uint16":
-            return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
-        return torch.from_numpy(array)
+        torch = sys.modules["torch"]
+        bf16 = array.dtype.char == BITS
+        given: torch.Tensor = torch.from_numpy(array.view("int16") if bf16 else array)
+        return given.view(torch.bfloat16) if bf16 else given
 
 
 TORCH = TorchKind()
@@ -100,7 +110,7 @@ def kind_of(name: str, array: object) -> Kind:
     if not numpy.is_mine(array):
         raise TypeError(f"{name} is {type(array).__name__}\nhint: give NumPy arrays or torch tensors")
     dtype: np.dtype[Any] = array.dtype  # type: ignore[attr-defined]
-    return NumpyKind(dtype) if dtype.name == "bfloat16" else numpy
+    return NumpyKind(dtype) if is_bf16(dtype) else numpy
 
 
 def take(kind: Kind, name: str, array: object) -> NDArray[Any]:

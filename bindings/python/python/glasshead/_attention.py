@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _native
-from ._arrays import AnyArray, kind_of, take, take_mask, take_vector
+from ._arrays import TORCH, AnyArray, Kind, kind_of, take, take_mask, take_vector
 from ._attended import Attended
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def attention(
     refused, see :func:`glasshead.torch.scaled_dot_product_attention`.
     """
     kind = kind_of("q", q)
-    refuse_gradients(q, k, v)
-    taken = [take(kind, name, array) for name, array in (("q", q), ("k", k), ("v", v))]
+    refuse_gradients(kind, q, k, v)
+    taken = take(kind, "q", q), take(kind, "k", k), take(kind, "v", v)
     out, readouts = _native.attention(
         *taken,
         mask=None if mask is None else take_mask(kind, mask, taken[1].shape[-2] if taken[1].ndim > 1 else 0),
@@ -68,13 +68,14 @@ def attention(
     return Attended(kind.give(out), {name: kind.give(array) for name, array in readouts.items()})
 
 
-def refuse_gradients(*arrays: Any) -> None:
+def refuse_gradients(kind: Kind, *arrays: Any) -> None:
     """Refuses tensors that somebody wants gradients of, which would be lost without a word."""
-    if any(getattr(array, "requires_grad", False) for array in arrays):
-        import torch
+    if kind is not TORCH or not any(getattr(array, "requires_grad", False) for array in arrays):
+        return
+    import torch
 
-        if torch.is_grad_enabled():
-            raise ValueError(
-                "q, k or v requires gradients, and glasshead.attention gives none\n"
-                "hint: call it under torch.no_grad() or on x.detach()"
-            )
+    if torch.is_grad_enabled():
+        raise ValueError(
+            "q, k or v requires gradients, and glasshead.attention gives none\n"
+            "hint: call it under torch.no_grad() or on x.detach()"
+        )

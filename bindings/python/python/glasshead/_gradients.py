@@ -14,11 +14,12 @@ from ._attention import attention
 
 def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Attended[Tensor]:
     """As :func:`glasshead.attention`; the output knows where it came from."""
-    needed = (q, k, v, options.get("sinks"))
-    if not (torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in needed)):
+    sinks = options.get("sinks")
+    sinks_need = sinks is not None and sinks.requires_grad
+    if not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad or sinks_need)):
         return attention(q, k, v, **options)
     answers: list[Attended[Tensor]] = []
-    out = AttentionFunction.apply(q, k, v, options.get("sinks"), options, answers)
+    out = AttentionFunction.apply(q, k, v, sinks, options, answers)
     return Attended(out, answers[0]._readouts)
 
 
