@@ -3,6 +3,8 @@ and sdpa are, from the same model in float64."""
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -14,6 +16,9 @@ import glasshead.transformers  # noqa: E402
 from glasshead import _masks  # noqa: E402
 
 glasshead.transformers.register()
+
+# Called past_key_values before 5.24.
+CACHE = "cache" if "cache" in inspect.signature(tf.LlamaForCausalLM.forward).parameters else "past_key_values"
 
 
 def logits(model, inputs, **options):
@@ -75,7 +80,7 @@ def test_a_cache(name, cache, padded):
         with torch.no_grad():
             for start, end in [(0, 9), (9, 12), *((at, at + 1) for at in range(12, 20))]:
                 options = {"attention_mask": mask[:, :end], "position_ids": positions[:, start:end]}
-                parts.append(model(inputs[:, start:end], cache=made, **options).logits.double())
+                parts.append(model(inputs[:, start:end], **{CACHE: made}, **options).logits.double())
         return torch.cat(parts, dim=1)
 
     close(name, inputs, mask.bool(), run)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ._attended import Attended, NotRead, Readouts
 from ._passes import Pass, merged
 from ._read import Read
+from ._shelf import Shelf
 
 if TYPE_CHECKING:
     import polars
@@ -55,15 +56,15 @@ class Captured(Mapping[Layer, Readouts["Tensor"]]):
         self.model = type(model).__name__
         self.read = read
         self.heads = None if heads is None else list(heads)
+        self.shelf = Shelf()
         self.calls: dict[Place, list[Pass]] = {}
 
     def keep(
         self, place: Place, seen: Attended[Tensor], keys: int, first_query: int | None, first_key: int | None
     ) -> None:
         """One call of a layer; of the heads only those that were asked for."""
-        readouts = {
-            name: array if self.heads is None else array[:, self.heads] for name, array in seen._readouts.items()
-        }
+        heads = slice(None) if self.heads is None else self.heads
+        readouts = {name: self.shelf.keep(array[:, heads]) for name, array in seen._readouts.items()}
         one = Pass(Readouts(readouts), seen.out.shape[2], keys, first_query, first_key)
         self.calls.setdefault(place, []).append(one)
 
