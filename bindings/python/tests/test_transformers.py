@@ -171,8 +171,8 @@ def test_patterns_that_are_not_known_are_written_out():
 
 
 def test_a_mask_that_the_model_calculates_with_is_looked_at_again():
-    mask = visible(allow_is_causal_skip=False)
-    assert torch.equal(mask, written()) and isinstance(_masks.remembered(mask), _masks.Visible)
+    mask = visible(allow_is_causal_skip=False, attention_mask=PADDING)
+    assert torch.equal(mask, written(attention_mask=PADDING)) and isinstance(_masks.remembered(mask), _masks.Visible)
     assert torch.equal(_masks.remembered(mask[:, :, 1:]), mask[:, :, 1:])
     mask[:, :, :, 2] = False
     assert _masks.remembered(mask) is mask
