@@ -1,34 +1,60 @@
-//! Memory that is asked for while the processor multiplies: a little at a time, because it can wait for few
-//! cache lines at once.
+//! Memory that is asked for while the processor multiplies. It can wait for few cache lines at once, and what
+//! is asked for in one go holds up what is needed now: so it is a little at a time, inside the register tiles.
 
 use std::ops::Range;
 
 use super::{Problem, pack::Rows, workspace::LINE};
 use crate::{Element, TensorView, isa::Simd};
 
-/// Cache lines on a grid, a share of its rows for each part of the work.
+/// Bytes that one call of [`Share::fetch`] asks for.
+const PAIR: usize = 2 * LINE;
+
+/// Pairs of cache lines on a grid.
 #[derive(Clone, Copy)]
 struct Lines {
     start: *const u8,
-    /// Bytes of a row, and from one row to the next.
-    row: usize,
+    /// Pairs of a row
+    columns: usize,
+    /// Bytes from one row to the next
     stride: usize,
     rows: usize,
-    share: usize,
 }
 
-/// What will be needed soon.
+/// What will be needed soon, shared out over register tiles.
 pub(super) struct Ahead {
     lines: [Lines; 4],
     count: usize,
-    /// How many parts the work has that all of it is spread over.
-    parts: usize,
+    /// How many pairs a register tile asks for.
+    pairs: usize,
+    /// How many register tiles there will be, how many are needed, and how the one spreads over the other.
+    tiles: usize,
+    needed: usize,
+    turn: usize,
+    /// What comes next: of which lines, which column, from which row on.
+    at: [usize; 3],
+}
+
+/// What one register tile asks for, pair by pair.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    at: *const u8,
+    step: usize,
+}
+
+impl Share {
+    #[inline(always)]
+    pub(super) fn fetch<S: Simd>(&mut self, simd: S) {
+        simd.prefetch(self.at);
+        simd.prefetch(self.at.wrapping_add(LINE));
+        self.at = self.at.wrapping_add(self.step);
+    }
 }
 
 impl Ahead {
-    pub(super) fn nothing(parts: usize) -> Self {
-        let none = Lines { start: std::ptr::null(), row: 0, stride: 0, rows: 0, share: 0 };
-        Self { lines: [none; 4], count: 0, parts: parts.max(1) }
+    /// For so many register tiles, each of which asks `pairs` times.
+    pub(super) fn nothing(tiles: usize, pairs: usize) -> Self {
+        let none = Lines { start: std::ptr::null(), columns: 0, stride: 0, rows: 0 };
+        Self { lines: [none; 4], count: 0, pairs, tiles, needed: 0, turn: 0, at: [0; 3] }
     }
 
     /// Tokens of one head, if their numbers lie side by side.
@@ -53,13 +79,14 @@ impl Ahead {
         let [mut row, mut stride] = [len, stride].map(|n| n * size_of::<T>());
         let mut rows = rows;
         if stride == row {
-            // Without gaps it is one row of lines.
-            (rows, row, stride) = ((rows * row).div_ceil(LINE), LINE, LINE);
+            // Without gaps it is one column.
+            (rows, row, stride) = ((rows * row).div_ceil(PAIR), PAIR, PAIR);
         }
-        if rows > 0 && self.count < self.lines.len() {
-            let share = rows.div_ceil(self.parts);
-            self.lines[self.count] = Lines { start: start.cast(), row, stride, rows, share };
+        if rows > 0 && self.count < self.lines.len() && self.pairs > 0 {
+            let columns = row.div_ceil(PAIR);
+            self.lines[self.count] = Lines { start: start.cast(), columns, stride, rows };
             self.count += 1;
+            self.needed += columns * rows.div_ceil(self.pairs);
         }
         self
     }
@@ -80,19 +107,24 @@ impl Ahead {
             .tokens(problem.v, [batch, key_head], keys)
     }
 
-    /// Asks for the share of one part.
+    /// What the next register tile is to ask for; `idle`, which is at hand already, where that is nothing.
     #[inline(always)]
-    pub(super) fn fetch<S: Simd>(&self, simd: S, part: usize) {
-        for lines in &self.lines[..self.count] {
-            let Lines { start, row, stride, rows, share } = *lines;
-            let from = part * share;
-            let mut at = start.wrapping_add(from * stride);
-            for _ in from..rows.min(from + share) {
-                for line in (0..row).step_by(LINE) {
-                    simd.prefetch(at.wrapping_add(line));
-                }
-                at = at.wrapping_add(stride);
-            }
+    pub(super) fn next<T>(&mut self, idle: &[T]) -> Share {
+        self.turn += self.needed.min(self.tiles);
+        let [lines, column, row] = &mut self.at;
+        if self.turn < self.tiles || *lines == self.count {
+            return Share { at: idle.as_ptr().cast(), step: 0 };
         }
+        self.turn -= self.tiles;
+        let Lines { start, columns, stride, rows } = self.lines[*lines];
+        let share = Share { at: start.wrapping_add(*row * stride + *column * PAIR), step: stride };
+        *row += self.pairs;
+        if *row >= rows {
+            (*row, *column) = (0, *column + 1);
+        }
+        if *column == columns {
+            (*column, *lines) = (0, *lines + 1);
+        }
+        share
     }
 }

@@ -318,7 +318,7 @@ fn mix_rows<S: Simd, V: Stored<Number = S::N>, const ROWS: usize, const COLS: us
     o_stride: usize,
 ) {
     let grid = Grid { values: p, row: KEYS, step: 1 };
-    let sums = product::<S, Single, V, ROWS, COLS>(simd, grid, v.values, v.stride, keys);
+    let sums = product::<S, Single, V, ROWS, COLS>(simd, grid, v.values, v.stride, keys, || ());
     for r in 0..ROWS {
         for c in 0..COLS {
             let o = &mut o[r * o_stride + c * S::LANES..][..S::LANES];

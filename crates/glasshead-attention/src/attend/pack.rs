@@ -169,33 +169,25 @@ pub(super) fn pack_queries<S: Simd<N = T::Number>, D: Dot<S>, T: Element>(
     let width = COLUMNS * S::LANES;
     let depth = to.len() / width;
     let source = Source::new(queries, batch, head, depth * D::DEPTH);
-    let (items, dense) = (source.in_place::<S, D>(), source.unpadded());
-    for block in (0..width).step_by(S::LANES) {
-        let mut done = 0;
-        if block + S::LANES <= count {
-            while done + S::LANES <= depth {
-                let to = &mut to[done * width + block..];
-                if let Some(Rows { values, stride }) = items {
-                    simd.transpose(&values[(start + block) * stride + done..], stride, to, width);
-                } else if let (1, Some(Rows { values, stride })) = (D::DEPTH, dense) {
-                    simd.transpose(&values[(start + block) * stride + done..], stride, to, width);
-                } else {
-                    break;
-                }
-                done += S::LANES;
-            }
-        }
+    let (mut whole, done) = (count / S::LANES * S::LANES, depth / S::LANES * S::LANES);
+    if let Some(Rows { values, stride }) = source.in_place::<S, D>() {
+        simd.transpose([whole, done], &values[start * stride..], stride, to, width);
+    } else if let (1, Some(Rows { values, stride })) = (D::DEPTH, source.unpadded()) {
+        simd.transpose([whole, done], &values[start * stride..], stride, to, width);
+    } else {
+        whole = 0;
+    }
+    for lane in 0..width {
+        let done = if lane < whole { done } else { 0 };
         if done == depth {
             continue;
         }
-        for lane in block..block + S::LANES {
-            let vector = queries.vector(batch, head, start + lane.min(count - 1));
-            let mut rest = vector.iter().skip(done * D::DEPTH).map(T::to_number);
-            for to in to.chunks_exact_mut(width).skip(done) {
-                let first = rest.next().unwrap_or_default();
-                let second = if D::DEPTH == 2 { rest.next().unwrap_or_default() } else { first };
-                to[lane] = D::item(first, second);
-            }
+        let vector = queries.vector(batch, head, start + lane.min(count - 1));
+        let mut rest = vector.iter().skip(done * D::DEPTH).map(T::to_number);
+        for to in to.chunks_exact_mut(width).skip(done) {
+            let first = rest.next().unwrap_or_default();
+            let second = if D::DEPTH == 2 { rest.next().unwrap_or_default() } else { first };
+            to[lane] = D::item(first, second);
         }
     }
 }
@@ -222,7 +214,7 @@ pub(super) fn pack_bias<S: Simd>(
             }
             let to = &mut bias[(start - keys.start) * width + lane..];
             if len == S::LANES {
-                simd.transpose(&square, S::LANES, to, width);
+                simd.transpose([S::LANES; 2], &square, S::LANES, to, width);
                 continue;
             }
             for (key, to) in to.chunks_mut(width).enumerate() {
@@ -245,23 +237,22 @@ pub(super) fn unpack<S: Simd<N = T::Number>, T: Element>(
     square: &mut [T::Number],
 ) {
     let width = COLUMNS * S::LANES;
+    let turned = dim / S::LANES * S::LANES;
+    let mut whole = 0;
+    if let Some(out) = T::as_numbers_mut(out) {
+        whole = out.len() / dim / S::LANES * S::LANES;
+        simd.transpose([turned, whole], o, width, out, dim);
+    }
     for (block, out) in out.chunks_mut(S::LANES * dim).enumerate() {
         let lane = block * S::LANES;
-        let mut d = 0;
-        while d + S::LANES <= dim {
-            let o = &o[d * width + lane..];
-            d += S::LANES;
-            if let Some(out) = T::as_numbers_mut(out).filter(|out| out.len() == S::LANES * dim) {
-                simd.transpose(o, width, &mut out[d - S::LANES..], dim);
-                continue;
-            }
-            simd.transpose(o, width, square, S::LANES);
+        for d in (0..turned).step_by(S::LANES).skip_while(|_| lane < whole) {
+            simd.transpose([S::LANES; 2], &o[d * width + lane..], width, square, S::LANES);
             for (out, row) in out.chunks_exact_mut(dim).zip(square.chunks_exact(S::LANES)) {
-                T::store(simd, simd.load(row), &mut out[d - S::LANES..]);
+                T::store(simd, simd.load(row), &mut out[d..]);
             }
         }
         for (i, out) in out.chunks_exact_mut(dim).enumerate() {
-            for (d, out) in out.iter_mut().enumerate().skip(d) {
+            for (d, out) in out.iter_mut().enumerate().skip(turned) {
                 *out = T::from_number(o[d * width + lane + i]);
             }
         }

@@ -33,11 +33,11 @@ use super::{
 };
 use crate::{
     Element,
-    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd},
+    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd, UNROLL},
 };
 
-/// Items of keys per block: their weights (16 KiB with AVX-512) stay in the first cache.
-pub(super) const KEYS: usize = 128;
+/// Keys per block: their weights (32 KiB with AVX-512, 16 as bf16) are read from the first cache for every few dims.
+pub(super) const KEYS: usize = 256;
 /// Tiles per panel: how often a block of k and v is used once it is in the second cache.
 pub(super) const TILES: usize = 8;
 
@@ -82,7 +82,6 @@ impl<T: Element> Panel<'_, '_, T> {
         let Self { problem, batch, head, first, next, out, mut reading, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
-        let block_len = KEYS * D::DEPTH;
         let count = out.len() / value_dim;
         let tiles = count.div_ceil(width);
         // Lanes without a query of their own repeat the last one.
@@ -121,7 +120,7 @@ impl<T: Element> Panel<'_, '_, T> {
         if let Some(reading) = reading.as_ref().filter(|_| READ) {
             workspace.rooms.resize_with(TILES, Room::default);
             for (room, range) in workspace.rooms.iter_mut().zip(&ranges[..tiles]) {
-                let keys = range.end.saturating_sub(range.start) + block_len;
+                let keys = range.end.saturating_sub(range.start) + KEYS;
                 let (tile, all) = Kept::new(simd, reading, keys, room);
                 kept.push(tile);
                 weights.push(all);
@@ -133,20 +132,20 @@ impl<T: Element> Panel<'_, '_, T> {
         let held = in_place && first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
         let next =
             next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
-        for start in (start..end).step_by(block_len) {
-            let block = start..end.min(start + block_len);
+        for start in (start..end).step_by(KEYS) {
+            let block = start..end.min(start + KEYS);
             let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
             let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
 
             let last = block.end == end;
-            let mut ahead = Ahead::nothing(tiles * (block_len / ROWS));
+            let mut ahead = Ahead::nothing(tiles * (block.len() / ROWS), depth / UNROLL);
             if last {
                 ahead = ahead.slice(out);
             }
             if let Some(panel) = next.filter(|_| last) {
-                ahead = ahead.panel(problem, panel, count, block_len);
+                ahead = ahead.panel(problem, panel, count, KEYS);
             } else if !held {
-                let keys = block.end..end.min(block.end + block_len);
+                let keys = block.end..end.min(block.end + KEYS);
                 let head = [batch, head / problem.group];
                 ahead = ahead.tokens(problem.k, head, keys.clone()).tokens(problem.v, head, keys);
             }
@@ -162,7 +161,7 @@ impl<T: Element> Panel<'_, '_, T> {
                 let stays = READ && !weights[tile].is_empty();
                 let p = match stays {
                     true => &mut weights[tile][kept[tile].keys_before(from) * width..],
-                    false => workspace.p.get(block_len * width),
+                    false => workspace.p.get(KEYS * width),
                 };
                 let p = &mut p[..(to - from) * width];
                 let scores = Scores {
@@ -172,13 +171,12 @@ impl<T: Element> Panel<'_, '_, T> {
                     terms,
                     distance: reach.position(first + tile * width).saturating_sub(from as i64),
                     bounds: ranges.bounds(simd, from, to - from),
+                    open: ranges.open(from, to - from),
                 };
-                let max = scores.multiply::<S, D, ROWS>(simd, p, |key| {
-                    ahead.fetch(simd, tile * (block_len / ROWS) + key / ROWS);
-                });
+                let max = scores.multiply::<S, D, ROWS>(simd, p, &mut ahead);
                 let mut bias = None;
                 if let Some(mask) = problem.mask() {
-                    let room = &mut workspace.bias.get(block_len * width)[..(to - from) * width];
+                    let room = &mut workspace.bias.get(KEYS * width)[..(to - from) * width];
                     let queries = query_at(tile, 0)..=query_at(tile, width - 1);
                     pack_bias(simd, mask, [batch, head], queries, from..to, room);
                     bias = Some(&*room);
@@ -212,7 +210,7 @@ impl<T: Element> Panel<'_, '_, T> {
         for (tile, out) in out.chunks_mut(width * value_dim).enumerate() {
             let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
             let vouched = normalize(simd, running[tile], problem.sinks.map(|sinks| sinks[head]), o);
-            unpack(simd, o, out, value_dim, workspace.p.get(block_len * width));
+            unpack(simd, o, out, value_dim, workspace.p.get(KEYS * width));
             for (lane, out) in out.chunks_exact_mut(value_dim).enumerate() {
                 if !vouched[lane] {
                     rowwise::one(problem, batch, head, query_at(tile, lane), &mut workspace.row, out);

@@ -50,6 +50,13 @@ impl Ranges {
         ranges
     }
 
+    /// How many keys at the start of this block every query sees.
+    #[inline(always)]
+    pub(super) fn open(&self, start: usize, len: usize) -> usize {
+        let Range { start: first, end } = self.common;
+        if first <= start { end.saturating_sub(start).min(len) } else { 0 }
+    }
+
     /// From which to before which key of this block each lane may look; `None` where all see all.
     #[inline(always)]
     pub(super) fn bounds<S: Simd>(&self, simd: S, start: usize, len: usize) -> Option<[[S::F; 2]; COLUMNS]> {

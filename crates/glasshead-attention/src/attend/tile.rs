@@ -2,6 +2,7 @@
 //! Both products run through the same register tile, [`product`].
 
 use super::{
+    ahead::Ahead,
     pack::Rows,
     score::{Running, Seen, Terms},
 };
@@ -22,33 +23,35 @@ pub(super) struct Scores<'a, N, F, I> {
     /// Position of the first query minus the first key of the block.
     pub(super) distance: i64,
     pub(super) bounds: Option<[[F; 2]; COLUMNS]>,
+    /// How many keys at the start of the block are visible to all queries.
+    pub(super) open: usize,
 }
 
 impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
-    /// Fills `p [keys, queries]` with q·k; the largest. `ahead` is called with a key now and then.
+    /// Fills `p [keys, queries]` with q·k; the largest.
     #[inline(always)]
     pub(super) fn multiply<S: Simd<N = N, F = F>, D: Dot<S, Item = I>, const ROWS: usize>(
         &self,
         simd: S,
         p: &mut [N],
-        ahead: impl Fn(usize),
+        ahead: &mut Ahead,
     ) -> [F; COLUMNS] {
         let keys = p.len() / (COLUMNS * S::LANES);
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
         let mut key = 0;
         simd.apart(|| {
             while worth(keys - key, ROWS) {
-                ahead(key);
-                self.multiply_rows::<S, D, ROWS>(simd, key, p, &mut max);
+                let mut share = ahead.next(self.q);
+                self.multiply_rows::<S, D, ROWS>(simd, key, p, &mut max, || share.fetch(simd));
                 key += ROWS;
             }
         });
         while keys - key >= 4 {
-            self.multiply_rows::<S, D, 4>(simd, key, p, &mut max);
+            self.multiply_rows::<S, D, 4>(simd, key, p, &mut max, || ());
             key += 4;
         }
         while key < keys {
-            self.multiply_rows::<S, D, 1>(simd, key, p, &mut max);
+            self.multiply_rows::<S, D, 1>(simd, key, p, &mut max, || ());
             key += 1;
         }
         max
@@ -65,7 +68,12 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
         bias: Option<&[N]>,
     ) -> [F; COLUMNS] {
         let raw = self.terms.plain;
-        if raw && self.bounds.is_none() { max } else { self.finish(simd, p, bias, raw) }
+        if raw && self.bounds.is_none() {
+            return max;
+        }
+        let mut max = max;
+        simd.apart(|| max = self.finish(simd, p, bias, raw));
+        max
     }
 
     /// q·k of `ROWS` keys from `key` on, for all queries of the tile; raises `max` to the largest.
@@ -76,11 +84,12 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
         key: usize,
         p: &mut [N],
         max: &mut [F; COLUMNS],
+        beside: impl FnMut(),
     ) {
         let width = COLUMNS * S::LANES;
         let keys = self.k.skip(key);
         let grid = Grid { values: keys.values, row: keys.stride, step: 1 };
-        let sums = product::<S, D, N, ROWS, COLUMNS>(simd, grid, self.q, width, self.depth);
+        let sums = product::<S, D, N, ROWS, COLUMNS>(simd, grid, self.q, width, self.depth, beside);
         let p = &mut p[key * width..][..ROWS * width];
         for r in 0..ROWS {
             for c in 0..COLUMNS {
@@ -101,7 +110,13 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
     ) -> [F; COLUMNS] {
         let width = COLUMNS * S::LANES;
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
-        for (row, p) in p.chunks_exact_mut(width).enumerate() {
+        let done = if raw { self.open } else { 0 };
+        for p in p.chunks_exact(width).take(done) {
+            for c in 0..COLUMNS {
+                max[c] = simd.max(max[c], simd.load(&p[c * S::LANES..]));
+            }
+        }
+        for (row, p) in p.chunks_exact_mut(width).enumerate().skip(done) {
             let key = simd.constant(row as f64);
             for (c, p) in p.chunks_exact_mut(S::LANES).enumerate() {
                 let distance = || {
@@ -284,7 +299,7 @@ fn mix_rows<S: Simd, D: Dot<S>, const ROWS: usize>(
     let width = COLUMNS * S::LANES;
     let grid = Grid { values: &v.values[d..], row: 1, step: v.stride };
     let items = (p.len() / width).div_ceil(D::DEPTH);
-    let sums = product::<S, D, S::N, ROWS, COLUMNS>(simd, grid, p, D::DEPTH * width, items);
+    let sums = product::<S, D, S::N, ROWS, COLUMNS>(simd, grid, p, D::DEPTH * width, items, || ());
     let o = &mut o[d * width..][..ROWS * width];
     for r in 0..ROWS {
         for c in 0..COLUMNS {

@@ -95,16 +95,17 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn transpose<L: Lanes<Number = f32>>(
+    unsafe fn transpose_at<L: Lanes<Number = f32>>(
         self,
-        from: &[L],
+        from: *const L,
         from_stride: usize,
-        to: &mut [f32],
+        to: *mut f32,
         to_stride: usize,
     ) {
         let mut rows = [self.splat(0.0); 8];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = L::load(self, &from[i * from_stride..]);
+            // SAFETY: the caller's promise
+            *row = unsafe { L::load_at(self, from.add(i * from_stride)) };
         }
         // SAFETY: the token proves AVX2.
         let columns: [__m256; 8] = unsafe {
@@ -128,7 +129,8 @@ impl Simd for Avx2 {
             columns
         };
         for (j, column) in columns.into_iter().enumerate() {
-            self.store(column, &mut to[j * to_stride..]);
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_storeu_ps(to.add(j * to_stride), column) };
         }
     }
     #[inline(always)]

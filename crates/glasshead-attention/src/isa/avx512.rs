@@ -97,16 +97,17 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn transpose<L: Lanes<Number = f32>>(
+    unsafe fn transpose_at<L: Lanes<Number = f32>>(
         self,
-        from: &[L],
+        from: *const L,
         from_stride: usize,
-        to: &mut [f32],
+        to: *mut f32,
         to_stride: usize,
     ) {
         let mut rows = [self.splat(0.0); 16];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = L::load(self, &from[i * from_stride..]);
+            // SAFETY: the caller's promise
+            *row = unsafe { L::load_at(self, from.add(i * from_stride)) };
         }
         // SAFETY: the token proves AVX-512F.
         let columns: [__m512; 16] = unsafe {
@@ -136,7 +137,8 @@ impl Simd for Avx512 {
             columns
         };
         for (j, column) in columns.into_iter().enumerate() {
-            self.store(column, &mut to[j * to_stride..]);
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_ps(to.add(j * to_stride), column) };
         }
     }
     #[inline(always)]

@@ -159,13 +159,14 @@ impl Simd for Avx512Bf16 {
         self.0.prefetch(from);
     }
     #[inline(always)]
-    fn transpose<L: Lanes<Number = f32>>(
+    unsafe fn transpose_at<L: Lanes<Number = f32>>(
         self,
-        from: &[L],
+        from: *const L,
         from_stride: usize,
-        to: &mut [f32],
+        to: *mut f32,
         to_stride: usize,
     ) {
-        self.0.transpose(from, from_stride, to, to_stride);
+        // SAFETY: the caller's promise.
+        unsafe { self.0.transpose_at(from, from_stride, to, to_stride) }
     }
 }

@@ -32,7 +32,7 @@ mod scalar;
 mod stored;
 
 pub(crate) use dot::{Dot, Single};
-pub(crate) use product::{COLUMNS, Grid, dots, product};
+pub(crate) use product::{COLUMNS, Grid, UNROLL, dots, product};
 pub(crate) use stored::{Lanes, Stored};
 
 use std::sync::OnceLock;
@@ -116,13 +116,50 @@ pub trait Simd: Copy + Send + Sync {
     #[inline(always)]
     fn prefetch<A>(self, _from: *const A) {}
     /// Turns a square of `LANES` rows around: `to[j · to_stride + i] = from[i · from_stride + j]`.
+    ///
+    /// # Safety
+    /// `LANES` values are readable at each of the `LANES` rows of `from`, and as many writable at those of `to`.
+    unsafe fn transpose_at<L: Lanes<Number = Self::N>>(
+        self,
+        from: *const L,
+        from_stride: usize,
+        to: *mut Self::N,
+        to_stride: usize,
+    );
+    /// Turns `[rows, columns]` around, square by square; both are multiples of `LANES`.
+    ///
+    /// # Panics
+    /// When a row lies outside its slice.
+    #[inline(always)]
     fn transpose<L: Lanes<Number = Self::N>>(
         self,
+        [rows, columns]: [usize; 2],
         from: &[L],
         from_stride: usize,
         to: &mut [Self::N],
         to_stride: usize,
-    );
+    ) {
+        if rows < Self::LANES || columns < Self::LANES {
+            return;
+        }
+        let end =
+            |rows: usize, stride: usize, len: usize| (rows - 1).saturating_mul(stride).saturating_add(len);
+        assert!(end(rows, from_stride, columns) <= from.len(), "the rows lie in their slice");
+        assert!(end(columns, to_stride, rows) <= to.len(), "the columns lie in their slice");
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        for row in (0..=rows - Self::LANES).step_by(Self::LANES) {
+            for column in (0..=columns - Self::LANES).step_by(Self::LANES) {
+                // Apart, for the compiler would keep an address for each row of the square through both loops.
+                self.apart(|| {
+                    // SAFETY: the asserts above; the square ends before `rows` and `columns` do.
+                    unsafe {
+                        let from = from.add(row * from_stride + column);
+                        self.transpose_at(from, from_stride, to.add(column * to_stride + row), to_stride);
+                    }
+                });
+            }
+        }
+    }
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -404,7 +441,7 @@ mod tests {
             out.push(rows.map(|row| simd.sum(row)).to_vec());
             let square: Vec<f32> = (0..S::LANES * (S::LANES + 3)).map(|i| i as f32).collect();
             let mut turned = vec![-1.0; S::LANES * (S::LANES + 1)];
-            simd.transpose(&square, S::LANES + 3, &mut turned, S::LANES + 1);
+            simd.transpose([S::LANES; 2], &square, S::LANES + 3, &mut turned, S::LANES + 1);
             out.push(turned);
             out
         }

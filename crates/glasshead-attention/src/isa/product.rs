@@ -16,10 +16,10 @@ pub(crate) struct Grid<'a, N> {
 
 /// How many steps run between two looks at the counter: fewer would leave the ends of loops to be guessed
 /// wrongly, more would not fit the cache of decoded instructions.
-const UNROLL: usize = 4;
+pub(crate) const UNROLL: usize = 4;
 
 /// `sums[r][c] = Σ_t a[r, t] · b[t · b_step + c · LANES ..]` over `depth` steps, for `ROWS` rows of the grid of
-/// items that `D` multiplies; `b` fills the other side's lanes.
+/// items that `D` multiplies; `b` fills the other side's lanes. `beside` is called every [`UNROLL`] steps.
 ///
 /// # Panics
 /// When a step lies outside its slice.
@@ -30,6 +30,7 @@ pub(crate) fn product<S: Simd, D: Dot<S>, B: Lanes<Number = S::N>, const ROWS: u
     b: &[B],
     b_step: usize,
     depth: usize,
+    mut beside: impl FnMut(),
 ) -> [[S::F; COLS]; ROWS] {
     let mut sums = [[simd.constant(0.0); COLS]; ROWS];
     if depth == 0 {
@@ -48,6 +49,7 @@ pub(crate) fn product<S: Simd, D: Dot<S>, B: Lanes<Number = S::N>, const ROWS: u
     unsafe {
         let mut left = depth;
         while left >= UNROLL {
+            beside();
             for u in 0..UNROLL {
                 step_of::<S, D, B, ROWS, COLS>(simd, a.add(u * step), row, b.add(u * b_step), &mut sums);
             }

@@ -81,17 +81,19 @@ macro_rules! scalar {
                 }
             }
             #[inline(always)]
-            fn transpose<L: Lanes<Number = $number>>(
+            unsafe fn transpose_at<L: Lanes<Number = $number>>(
                 self,
-                from: &[L],
+                from: *const L,
                 from_stride: usize,
-                to: &mut [$number],
+                to: *mut $number,
                 to_stride: usize,
             ) {
                 for i in 0..LANES {
-                    let row = L::load(self, &from[i * from_stride..]);
+                    // SAFETY: the caller's promise.
+                    let row = unsafe { L::load_at(self, from.add(i * from_stride)) };
                     for j in 0..LANES {
-                        to[j * to_stride + i] = row[j];
+                        // SAFETY: the caller's promise.
+                        unsafe { *to.add(j * to_stride + i) = row[j] };
                     }
                 }
             }
