@@ -57,7 +57,10 @@ def make(name: str):
 def with_attention(model, attention: str, dtype=torch.float32):
     """A copy that attends so."""
     other = copy.deepcopy(model).to(dtype)
-    other.set_attn_implementation(attention)
+    for part in other.modules():
+        # Before 5.24 it did not reach the parts of a T5.
+        if hasattr(part, "set_attn_implementation"):
+            part.set_attn_implementation(attention)
     return other
 
 

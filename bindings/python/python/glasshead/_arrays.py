@@ -72,7 +72,8 @@ class TorchKind:
         return torch is not None and isinstance(array, torch.Tensor)
 
     def take(self, name: str, array: torch.Tensor) -> NDArray[Any]:
-        torch = sys.modules["torch"]
+        import torch
+
         if not array.is_cpu:
             raise ValueError(
                 f"{name} lies on {array.device}\nhint: glasshead computes on the CPU; move it there with .cpu()"
@@ -93,7 +94,8 @@ class TorchKind:
         return numbers
 
     def give(self, array: NDArray[Any]) -> torch.Tensor:
-        torch = sys.modules["torch"]
+        import torch
+
         bf16 = array.dtype.char == BITS
         given: torch.Tensor = torch.from_numpy(array.view("int16") if bf16 else array)
         return given.view(torch.bfloat16) if bf16 else given

@@ -54,7 +54,6 @@ class Capture:
     ) -> None:
         if not hasattr(model, "set_attn_implementation"):
             raise TypeError(f"{type(model).__name__} is no model of transformers\nhint: give a PreTrainedModel")
-        self.model = model
         self.read = read
         self.captured = Captured(model, read, heads)
         self.places = {module: Place.of(model, name) for name, module in model.named_modules()}
@@ -78,7 +77,10 @@ class Capture:
             for config in configs.values()
             if hasattr(config, "_attn_implementation_internal")
         ]
-        self.model.set_attn_implementation(NAME)  # type: ignore[operator]
+        # Some versions of transformers leave out parts that have a config of their own.
+        for module in self.places:
+            if hasattr(module, "set_attn_implementation"):
+                module.set_attn_implementation(NAME)
         WATCHING.update(dict.fromkeys(self.wanted, self))
         return self.captured
 
