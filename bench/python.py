@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""The Python package beside torch and beside the engine called from Rust, in one run.
+
+    cargo build --release && pip install ./bindings/python torch transformers gguf
+    bench/python.py shapes --record bench/records/DATE-python.json
+    bench/python.py model smollm2 --tokens 4096 --record bench/records/DATE-python-model.json
+
+`shapes`: median times of one call over bench/shapes.json: `glasshead bench attention` (Rust),
+glasshead.torch.scaled_dot_product_attention, and torch's own. `model`: one forward pass of a model of transformers with
+its attention as sdpa, as glasshead, and as glasshead reading out entropy, the top 8 and received weight of every head;
+and the peak memory of each. Every figure is of a process of its own; they take turns, and one of them runs at a time.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+BINARY = HERE.parent / "target/release/glasshead"
+READ = "entropy,top=8,received"
+
+
+def timed(run, seconds):
+    """Median of one call, in milliseconds; at least three."""
+    run()
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+# ------------------------------------------------------------------ workers
+
+
+def attention_worker(peer, shape, threads, seconds):
+    import torch
+
+    import glasshead
+    from glasshead.torch import scaled_dot_product_attention
+
+    torch.set_num_threads(threads)
+    glasshead.set_num_threads(threads)
+    torch.manual_seed(0)
+    batch, heads, queries, dim = shape.get("batch", 1), shape["heads"], shape["queries"], shape["dim"]
+    kv_heads, keys = shape.get("kv_heads", heads), shape.get("keys", queries)
+    dtype = torch.bfloat16 if shape.get("dtype") == "bf16" else torch.float32
+    q = torch.randn(batch, heads, queries, dim).to(dtype)
+    k, v = (torch.randn(batch, kv_heads, keys, dim).to(dtype) for _ in range(2))
+    function = {"glasshead": scaled_dot_product_attention, "torch": torch.nn.functional.scaled_dot_product_attention}[
+        peer
+    ]
+    options = {"is_causal": shape.get("causal", False), "enable_gqa": heads != kv_heads}
+    with torch.inference_mode():
+        return {"ms": timed(lambda: function(q, k, v, **options), seconds)}
+
+
+def rust(shape, threads):
+    """The same shape, called from Rust."""
+    command = [str(BINARY), "bench", "attention", "--threads", str(threads), "--format", "json"]
+    for name in ("batch", "heads", "kv_heads", "queries", "keys", "dim", "dtype"):
+        if name in shape:
+            command += [f"--{name.replace('_', '-')}", str(shape[name])]
+    if shape.get("causal"):
+        command += ["--causal", "top-left"]
+    return {"ms": json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["median_ms"]}
+
+
+def model_worker(peer, name, tokens, threads):
+    import contextlib
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    import glasshead.transformers
+
+    torch.set_num_threads(threads)
+    glasshead.set_num_threads(threads)
+    glasshead.transformers.register()
+    path = pathlib.Path(
+        subprocess.run([str(BINARY), "models", "path", name], check=True, capture_output=True, text=True).stdout.strip()
+    )
+    where = (
+        {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+        if path.is_file()
+        else {"pretrained_model_name_or_path": path}
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        **where, dtype=torch.float32, attn_implementation=peer.split()[0]
+    ).eval()
+    ids = torch.randint(3, model.config.vocab_size, (1, tokens), generator=torch.Generator().manual_seed(0))
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    reads = peer.endswith("reading")
+    times = []
+    with torch.inference_mode():
+        model(ids[:, :64], use_cache=False)
+        for _ in range(3):
+            with glasshead.capture(model, READ) if reads else contextlib.nullcontext() as seen:
+                start = time.perf_counter()
+                logits = model(ids, use_cache=False, logits_to_keep=1).logits
+                times.append(time.perf_counter() - start)
+    answer = {"s": statistics.median(times), "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    answer |= {"loaded_gb": loaded, "logits": logits[0, -1, :8].tolist()}
+    if reads:
+        answer["entropy_of_layer_0"] = seen[0].entropy.mean().item()
+    return answer
+
+
+# ------------------------------------------------------------------ runs
+
+
+def worker(*arguments):
+    """The answer of this file in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, "worker", json.dumps(arguments)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def shapes(arguments):
+    rows = []
+    for shape in json.loads((HERE / "shapes.json").read_text()):
+        found = {"rust": [], "glasshead": [], "torch": []}
+        for _ in range(arguments.rounds):
+            found["rust"].append(rust(shape, arguments.threads)["ms"])
+            for peer in ("glasshead", "torch"):
+                found[peer].append(worker("attention", peer, shape, arguments.threads, arguments.seconds)["ms"])
+        row = {"shape": shape} | {peer: statistics.median(times) for peer, times in found.items()}
+        rows.append(row)
+        more = row["glasshead"] - row["rust"]
+        print(
+            f"{shape['name']:48} rust {row['rust']:9.3f} ms   python {row['glasshead']:9.3f} ms "
+            f"({1e3 * more:+7.1f} µs, {100 * more / row['rust']:+5.1f} %)   torch {row['torch']:9.3f} ms",
+            flush=True,
+        )
+    return {"rows": rows}
+
+
+def model(arguments):
+    rows = {}
+    for peer in ("sdpa", "glasshead", "glasshead reading"):
+        rows[peer] = worker("model", peer, arguments.name, arguments.tokens, arguments.threads)
+        print(
+            f"{peer:18} {rows[peer]['s']:7.2f} s   peak {rows[peer]['peak_gb']:5.2f} GB (loaded {rows[peer]['loaded_gb']:.2f})",
+            flush=True,
+        )
+    return {"model": arguments.name, "tokens": arguments.tokens, "read": READ, "rows": rows}
+
+
+def record(arguments, found):
+    import torch
+    import transformers
+
+    import glasshead
+
+    cpu = next(
+        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
+    versions = {module.__name__: module.__version__ for module in (glasshead, torch, transformers)}
+    head = {
+        "command": " ".join(["bench/python.py", *sys.argv[1:]]), "date": datetime.date.today().isoformat(), "cpu": cpu,
+        "threads": arguments.threads, "python": platform.python_version(), "versions": versions,
+    }  # fmt: skip
+    arguments.record.write_text(json.dumps(head | found, indent=1) + "\n")
+
+
+def main():
+    if sys.argv[1:2] == ["worker"]:
+        kind, *rest = json.loads(sys.argv[2])
+        print(json.dumps({"attention": attention_worker, "model": model_worker}[kind](*rest)))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    of_shapes = verbs.add_parser("shapes")
+    of_shapes.add_argument("--rounds", type=int, default=1)
+    of_shapes.add_argument("--seconds", type=float, default=0.5)
+    of_model = verbs.add_parser("model")
+    of_model.add_argument("name")
+    of_model.add_argument("--tokens", type=int, default=4096)
+    for verb in (of_shapes, of_model):
+        verb.add_argument("--threads", type=int, default=os.cpu_count())
+        verb.add_argument("--record", type=pathlib.Path)
+    arguments = parser.parse_args()
+    found = {"shapes": shapes, "model": model}[arguments.verb](arguments)
+    if arguments.record:
+        record(arguments, found)
+
+
+if __name__ == "__main__":
+    main()

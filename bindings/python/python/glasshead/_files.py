@@ -1,0 +1,72 @@
+"""Captured readouts as files, renamed into place when they are whole."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._tables import arrow_of, needed
+
+if TYPE_CHECKING:
+    from ._captured import Captured
+
+
+def save(seen: Captured, path: Path) -> list[Path]:
+    """By the ending of the path."""
+    writers = {".parquet": parquet, ".safetensors": safetensors}
+    if path.suffix not in writers:
+        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}\nhint: write to a file {' or '.join(writers)}")
+    files = writers[path.suffix](seen, path)
+    written: list[tuple[Path, Path]] = []
+    try:
+        for target, write in files.items():
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            os.close(handle)
+            written.append((Path(name), target))
+            write(name)
+        for temporary, target in written:
+            # What mkstemp makes is for its owner alone.
+            temporary.chmod(0o666 & ~current_umask())
+            temporary.replace(target)
+    finally:
+        for temporary, _ in written:
+            temporary.unlink(missing_ok=True)
+    return list(files)
+
+
+Files = dict[Path, Callable[[str], Any]]
+
+
+def parquet(seen: Captured, path: Path) -> Files:
+    """A file per readout."""
+    writer = needed("pyarrow.parquet", "save")
+    tables = seen.tables()
+    files: Files = {}
+    for name, table in tables.items():
+        target = path if len(tables) == 1 else path.with_name(f"{path.stem}.{name}.parquet")
+        content = arrow_of(table).replace_schema_metadata(seen.recipe())
+        files[target] = partial(writer.write_table, content)
+    return files
+
+
+def safetensors(seen: Captured, path: Path) -> Files:
+    """One file, an array per layer and readout."""
+    writer = needed("safetensors.numpy", "save")
+    kinds = seen.kinds()
+    arrays = {
+        f"{kinds[place.stack]}.{place.number}.{name}": array
+        for place, layer in zip(seen.calls, seen, strict=True)
+        for name, array in seen[layer].to_numpy().items()
+    }
+    return {path: partial(writer.save_file, arrays, metadata=seen.recipe())}
+
+
+def current_umask() -> int:
+    """Asking for it is setting it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -1,0 +1,28 @@
+from typing import Any
+
+from numpy import float32, int64
+from numpy.typing import NDArray
+
+from ._read import Read
+
+__all__ = ["__version__", "attention", "get_num_threads", "set_num_threads"]
+
+__version__: str
+
+def attention(
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
+    *,
+    mask: NDArray[Any] | None,
+    causal: bool | str | int,
+    window: tuple[int | None, int | None] | None,
+    scale: float | None,
+    softcap: float,
+    sinks: NDArray[float32] | None,
+    alibi_slopes: NDArray[float32] | None,
+    lengths: NDArray[int64] | None,
+    read: Read | str | None,
+) -> tuple[NDArray[Any], dict[str, NDArray[float32] | NDArray[int64]]]: ...
+def get_num_threads() -> int: ...
+def set_num_threads(threads: int) -> None: ...

@@ -1,0 +1,165 @@
+"""PyTorch's ``scaled_dot_product_attention``, computed by glasshead.
+
+>>> from glasshead.torch import scaled_dot_product_attention
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from ._gradients import attend
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """As :func:`torch.nn.functional.scaled_dot_product_attention`, for tensors on the CPU.
+
+    ``query [..., L, E]``, ``key [..., S, E]``, ``value [..., S, Ev]``. ``attn_mask`` is bool (True: this query may
+    attend to this key) or float (added to the scores). ``is_causal`` is top-left: query i sees keys j ≤ i, also where
+    there are more keys than queries. A query that may see no key gives 0. With ``enable_gqa`` neighbouring query heads
+    share a key head. What cannot be done is refused: dropout, masks that need gradients, nested tensors.
+    """
+    if dropout_p != 0.0:
+        raise NotImplementedError(f"dropout_p is {dropout_p}\nhint: weights are never dropped here; give 0.0")
+    query, key, value, attn_mask = autocast(query, key, value, attn_mask)
+    causal: str | bool = "top-left" if is_causal else False
+    if attn_mask is not None:
+        if is_causal:
+            refuse(
+                "attn_mask and is_causal=True were both given", "put the causal form into the mask, or give one of them"
+            )
+        attn_mask, causal = causal_bias(attn_mask)
+    check(query, key, value, attn_mask)
+    if 0 in query.shape[:-2]:
+        return query.new_zeros(*leading(query, key, value, enable_gqa), query.shape[-2], value.shape[-1])
+    q, k, v, mask = four_axes(query, key, value, attn_mask, enable_gqa)
+    try:
+        out = attend(q, k, v, mask=mask, causal=causal, scale=scale).out
+    except (TypeError, ValueError) as error:
+        # The class that torch's own function raises.
+        raise RuntimeError(str(error)) from None
+    return out if query.dim() == 4 == q.dim() else out.reshape(*leading(query, key, value, enable_gqa), *out.shape[-2:])
+
+
+def refuse(problem: str, hint: str) -> NoReturn:
+    raise RuntimeError(f"{problem}\nhint: {hint}")
+
+
+def autocast(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """Inside ``torch.autocast`` torch's function computes in the type that is set there."""
+    if not torch.is_autocast_enabled("cpu"):
+        return tensors
+    dtype = torch.get_autocast_dtype("cpu")
+    casts = (torch.float32, torch.float16, torch.bfloat16)
+    return tuple(x.to(dtype) if isinstance(x, Tensor) and x.dtype in casts else x for x in tensors)
+
+
+def causal_bias(mask: Tensor) -> tuple[Tensor | None, str | bool]:
+    """``torch.nn.attention.bias`` says a causal form without a mask; any other mask is one."""
+    if type(mask) is Tensor or not hasattr(mask, "variant"):
+        return mask, False
+    from torch.nn.attention.bias import CausalBias, CausalVariant
+
+    if not isinstance(mask, CausalBias):
+        return mask, False
+    return None, "top-left" if mask.variant == CausalVariant.UPPER_LEFT else "bottom-right"
+
+
+def check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> None:
+    """What torch's function refuses, and what cannot be done here."""
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} is {type(x).__name__}\nhint: give a torch tensor")
+        if x.is_nested:
+            refuse(f"{name} is a nested tensor", "give a plain one, with a mask for what is padding")
+        if x.dim() < 2:
+            refuse(f"{name} has the shape {list(x.shape)}", "the last two axes are tokens and dim")
+        if x.dtype != query.dtype or x.dtype not in FLOATS:
+            refuse(f"{name} is {x.dtype} and query is {query.dtype}", "all are float32, float64, float16 or bfloat16")
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"attn_mask is {type(mask).__name__}\nhint: give a torch tensor")
+    if mask.dtype not in (torch.bool, torch.float32, query.dtype):
+        refuse(
+            f"attn_mask is {mask.dtype} and query is {query.dtype}", "a mask is bool, float32, or of the query's type"
+        )
+    if mask.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError("attn_mask requires gradients\nhint: only query, key and value have them here")
+
+
+def leading(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> list[int]:
+    """The axes before tokens and dim of the output."""
+    end = -3 if enable_gqa else -2
+    try:
+        shape = torch.broadcast_shapes(*(x.shape[:end] for x in (query, key, value)))  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        shapes = ", ".join(str(list(x.shape)) for x in (query, key, value))
+        refuse(f"query, key and value have the shapes {shapes}", "their leading axes are alike, or 1")
+    return [*shape, *query.shape[end:-2]]
+
+
+def four_axes(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, enable_gqa: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """[batch, heads, tokens, dim]: axes in front are added, or taken together."""
+    if enable_gqa:
+        key, value = shared_heads(query, key, value)
+    kv_heads_fit = enable_gqa or query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+    if (
+        query.dim() == key.dim() == value.dim() == 4
+        and kv_heads_fit
+        and query.shape[0] == key.shape[0] == value.shape[0]
+    ):
+        return query, key, value, mask
+    axes = leading(query, key, value, enable_gqa)
+
+    def shaped(x: Tensor) -> Tensor:
+        own = [*axes[:-1], x.shape[-3]] if enable_gqa else axes
+        x = x.expand(*own, *x.shape[-2:])
+        heads = own[-1] if own else 1
+        return x.reshape(-1 if x.numel() else numel(own[:-1]), heads, *x.shape[-2:])
+
+    if mask is not None and mask.dim() > 3 and len(axes) != 2:
+        pairs = (query.shape[-2], key.shape[-2])
+        mask = mask.expand(*axes, *pairs).reshape(
+            -1 if mask.numel() else numel(axes[:-1]), axes[-1] if axes else 1, *pairs
+        )
+    return shaped(query), shaped(key), shaped(value), mask
+
+
+def numel(shape: list[int]) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count
+
+
+def shared_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Key heads that query heads share. The engine wants as many of values as of keys."""
+    if min(x.dim() for x in (query, key, value)) < 3:
+        refuse("enable_gqa=True and a tensor without heads", "the axes are [..., heads, tokens, dim]")
+    heads, key_heads, value_heads = query.shape[-3], key.shape[-3], value.shape[-3]
+    if not key_heads or not value_heads or heads % key_heads or heads % value_heads:
+        refuse(
+            f"{heads} query heads over {key_heads} key heads and {value_heads} value heads",
+            "the heads of query are a multiple of both",
+        )
+    if key_heads != value_heads:
+        key = key.repeat_interleave(heads // key_heads, -3)
+        value = value.repeat_interleave(heads // value_heads, -3)
+    return key, value
