@@ -326,13 +326,19 @@ def table(record):
     return "\n".join(lines)
 
 
-def in_environment(folder):
-    """Runs this script again with the peers installed."""
+def environment(folder, packages):
+    """An interpreter that has these packages."""
     python = folder / "bin/python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    if subprocess.run([python, "-c", "import torch, onnx, onnxruntime, openvino"], capture_output=True).returncode:
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    if subprocess.run([python, "-c", f"import {', '.join(packages)}"], capture_output=True).returncode:
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    return python
+
+
+def in_environment(folder):
+    """Runs this script again with the peers installed."""
+    python = environment(folder, PACKAGES)
     os.execv(python, [str(python), __file__, *sys.argv[1:]])
 
 

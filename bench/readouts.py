@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 
-from attention import BINARY, HERE, ROOT, said
+from attention import BINARY, HERE, ROOT, environment, said
 from readouts_picture import picture
 
 PACKAGES = ["numpy", "torch"]
@@ -313,7 +313,7 @@ def eager_table(cases):
 # ------------------------------------------------------------------ the record
 
 
-def about(python):
+def about(python, packages=PACKAGES):
     """The machine and the versions."""
     cpu = dict(line.split(":", 1) for line in open("/proc/cpuinfo").read().split("\n\n")[0].splitlines() if ":" in line)
     cpu = {key.strip(): value.strip() for key, value in cpu.items()}
@@ -327,7 +327,7 @@ def about(python):
     }
     if python:
         ask = "import importlib.metadata as m, json, platform; " \
-              f"print(json.dumps({{n: m.version(n) for n in {PACKAGES}}} | {{'python': platform.python_version()}}))"
+              f"print(json.dumps({{n: m.version(n) for n in {packages}}} | {{'python': platform.python_version()}}))"
         record["versions"] |= json.loads(said(str(python), "-c", ask))
     return record
 
@@ -371,16 +371,6 @@ def tables(record):
     return "\n\n".join(table(record[part]) for part, table in parts if part in record)
 
 
-def environment(folder):
-    """An interpreter that has torch."""
-    python = folder / "bin/python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    if subprocess.run([python, "-c", "import torch, numpy"], capture_output=True).returncode:
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    return python
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--added", action="store_true", help="measure the added time")
@@ -404,7 +394,7 @@ def main():
         return
     if not BINARY.exists():
         parser.error("there is no target/release/glasshead: run `cargo build --release` first")
-    python = (args.python or environment(HERE / ".venv")) if args.eager else None
+    python = (args.python or environment(HERE / ".venv", PACKAGES)) if args.eager else None
     record = merged(args.record, about(python))
 
     def keep(part, case, key=None):

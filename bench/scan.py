@@ -24,11 +24,10 @@ import sys
 import tempfile
 import time
 
-import readouts
-from attention import BINARY, HERE, said
-from readouts import Process, memory_of_machine
+from attention import BINARY, HERE, environment, said
+from readouts import Process, about, memory_of_machine
 
-readouts.PACKAGES = ["numpy", "torch", "transformers", "gguf"]
+PACKAGES = ["numpy", "torch", "transformers", "gguf"]
 READ = "entropy,max,top=8,received,segments=paragraph,blocks=64"
 EAGER_NEEDS = 22 << 30
 ANSWER = 64
@@ -252,8 +251,8 @@ def main():
         return
     if not BINARY.exists():
         parser.error("there is no target/release/glasshead: run `cargo build --release` first")
-    python = args.python or readouts.environment(HERE / ".venv")
-    record = {"date": datetime.date.today().isoformat(), **readouts.about(python), "threads": args.threads,
+    python = args.python or environment(HERE / ".venv", PACKAGES)
+    record = {"date": datetime.date.today().isoformat(), **about(python, PACKAGES), "threads": args.threads,
               "command": f"bench/scan.py --threads {args.threads} --only {' '.join(args.only)}", "cases": []}
     if args.record and args.record.exists():
         before = json.loads(args.record.read_text())

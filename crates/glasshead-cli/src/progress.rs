@@ -66,34 +66,33 @@ impl Layers {
     pub(crate) fn new() -> Self {
         Self { bar: None, written: None }
     }
-}
 
-impl Onlooker for Layers {
-    fn layer(&mut self, done: usize, layers: usize) -> ControlFlow<()> {
+    /// Moves the bar on, a new one where there is none and somebody looks.
+    fn at(&mut self, template: &str, done: usize, all: usize) {
         if self.bar.is_none() && io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{bar:30} layer {pos} of {len}, {eta} left");
-            let bar = ProgressBar::with_draw_target(Some(layers as u64), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template(template);
+            let bar = ProgressBar::with_draw_target(Some(all as u64), ProgressDrawTarget::stderr());
             self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
         }
         if let Some(bar) = &self.bar {
             bar.set_position(done as u64);
-            if done >= layers {
-                bar.finish_and_clear();
-                self.bar = None;
-            }
+        }
+    }
+}
+
+impl Onlooker for Layers {
+    fn layer(&mut self, done: usize, layers: usize) -> ControlFlow<()> {
+        self.at("{bar:30} layer {pos} of {len}, {eta} left", done, layers);
+        if done >= layers
+            && let Some(bar) = self.bar.take()
+        {
+            bar.finish_and_clear();
         }
         ControlFlow::Continue(())
     }
 
     fn written(&mut self, written: usize, most: usize) -> ControlFlow<()> {
-        if self.bar.is_none() && io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("token {pos} of at most {len} of the answer");
-            let bar = ProgressBar::with_draw_target(Some(most as u64), ProgressDrawTarget::stderr());
-            self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_position(written as u64);
-        }
+        self.at("token {pos} of at most {len} of the answer", written, most);
         let now = Instant::now();
         let first = self.written.map_or(now, |(first, ..)| first);
         self.written = Some((first, now, written));

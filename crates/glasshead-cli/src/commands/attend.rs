@@ -191,11 +191,10 @@ fn odd(args: &AttendArgs, name: &str, data: &ArrayData, shape: &[usize], expecte
 
 /// The set of this name, where this machine has it.
 pub(super) fn instruction_set(name: &str) -> Result<InstructionSet> {
-    let found =
-        InstructionSet::from_name(name).and_then(|asked| match InstructionSet::here().contains(&asked) {
-            true => Ok(asked),
-            false => Err(AttentionError::MissingInstructionSet { asked }),
-        });
+    let found = InstructionSet::from_name(name).and_then(|asked| match asked.is_here() {
+        true => Ok(asked),
+        false => Err(AttentionError::MissingInstructionSet { asked }),
+    });
     found.map_err(|error| Error::request(error.to_string(), hint_for(&error)))
 }
 

@@ -12,7 +12,7 @@ use glasshead::{
 };
 use serde_json::{Value, json};
 
-use super::attend::{Brain, Half, hint_for, in_pool};
+use super::attend::{Brain, Half, hint_for, in_pool, instruction_set};
 use crate::{
     MEMORY,
     args::{BenchArgs, BenchAttentionArgs, BenchFormat, BenchWhat, DtypeArg, LayoutArg, MaskArg},
@@ -61,7 +61,7 @@ fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
     let k = random.array::<T>([batch, kv_heads, keys, dim])?;
     let v = random.array::<T>([batch, kv_heads, keys, value_dim])?;
     let isa = match &args.isa {
-        Some(name) => InstructionSet::from_name(name).map_err(wrong)?,
+        Some(name) => instruction_set(name)?,
         None => InstructionSet::default_here().map_err(wrong)?,
     };
     let view = |values, [batch, heads, tokens, dim]: [usize; 4]| {
