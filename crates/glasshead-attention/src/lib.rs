@@ -34,7 +34,7 @@ mod softmax;
 mod threads;
 mod views;
 
-pub use attend::{Attended, Attention};
+pub use attend::{Attended, Attention, Gradients};
 pub use cache::KvCache;
 pub use element::Element;
 pub use error::AttentionError;

@@ -9,6 +9,11 @@
 //! (Vaswani et al. 2017, eq. 1.) No tiles, no tricks: every fast path is judged against this file.
 //! [`attention`] keeps the whole matrix of weights on purpose.
 
+mod gradients;
+
+pub(crate) use gradients::of_head;
+pub use gradients::{Gradients, gradients};
+
 use crate::{Attention, AttentionError, Element, attend::Problem, views::Vector};
 
 /// What normalises one row of scores.

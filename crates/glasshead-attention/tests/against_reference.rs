@@ -3,178 +3,16 @@
 //! what rounding costs in any order of operations: a score of size |s| is off by ε|s| after two roundings,
 //! which is the relative error of its weight, and the output is rounded to its own type.
 
+mod cases;
+
+use cases::{Arrays, Case, cases, indices};
 use glasshead_attention::{
-    Attention, Causal, Element, InstructionSet, Mask, MaskValues, Packed, Read, TensorView, Window, reference,
+    Attention, Causal, Element, InstructionSet, Packed, Read, TensorView, Window, reference,
 };
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-/// One random problem; arrays are drawn from `seed`.
-#[derive(Clone, Debug)]
-struct Case {
-    batch: usize,
-    kv_heads: usize,
-    group: usize,
-    queries: usize,
-    keys: usize,
-    dim: usize,
-    value_dim: usize,
-    token_major: bool,
-    causal: Option<Causal>,
-    window: Window,
-    softcap: f64,
-    mask: Option<(bool, [bool; 3])>,
-    lengths: bool,
-    sinks: bool,
-    alibi: bool,
-    spread: f64,
-    seed: u64,
-}
-
-fn cases() -> impl Strategy<Value = Case> {
-    let causal = prop_oneof![
-        2 => Just(None),
-        1 => Just(Some(Causal::TopLeft)),
-        2 => Just(Some(Causal::BottomRight)),
-        1 => (-20i64..60).prop_map(|offset| Some(Causal::Offset(offset))),
-    ];
-    let side = || proptest::option::weighted(0.3, 0u64..40);
-    let mask = proptest::option::weighted(0.4, (any::<bool>(), any::<[bool; 3]>()));
-    // More than a panel of queries for every set, now and then.
-    let queries = prop_oneof![6 => 0usize..70, 1 => 250usize..300];
-    let sizes = (1usize..3, 1usize..3, 1usize..4, queries, 0usize..300, 1usize..70, 1usize..40);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    let softcap = prop_oneof![3 => Just(0.0), 1 => 0.5f64..50.0];
-    (sizes, causal, (side(), side()), softcap, mask, flags, 0.1f64..6.0, any::<u64>()).prop_map(
-        |(sizes, causal, (left, right), softcap, mask, flags, spread, seed)| Case {
-            batch: sizes.0,
-            kv_heads: sizes.1,
-            group: sizes.2,
-            queries: sizes.3,
-            keys: sizes.4,
-            dim: sizes.5,
-            value_dim: sizes.6,
-            token_major: flags.0,
-            causal,
-            window: Window { left, right },
-            softcap,
-            mask,
-            lengths: flags.1,
-            sinks: flags.2,
-            alibi: flags.3,
-            spread,
-            seed,
-        },
-    )
-}
-
-/// Splitmix64: numbers that depend on the seed alone.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Nearly normal: the sum of twelve, less six.
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
-    }
-}
-
-/// Arrays of a case, and what else a request borrows.
-struct Arrays<T> {
-    q: Vec<T>,
-    k: Vec<T>,
-    v: Vec<T>,
-    mask_bool: Vec<bool>,
-    mask_f32: Vec<f32>,
-    mask_shape: [usize; 4],
-    lengths: Vec<i64>,
-    sinks: Vec<f32>,
-    slopes: Vec<f32>,
-}
-
 impl Case {
-    fn heads(&self) -> usize {
-        self.kv_heads * self.group
-    }
-
-    fn arrays<T: Element>(&self) -> Arrays<T> {
-        let mut random = Random(self.seed);
-        let mut draw = |count: usize, spread: f64| -> Vec<T> {
-            (0..count).map(|_| T::from_f64(random.normal() * spread)).collect()
-        };
-        let q = draw(self.batch * self.heads() * self.queries * self.dim, self.spread);
-        let k = draw(self.batch * self.kv_heads * self.keys * self.dim, 1.0);
-        let v = draw(self.batch * self.kv_heads * self.keys * self.value_dim, 1.0);
-        let [b, h, i] = self.mask.map_or([false; 3], |(_, axes)| axes);
-        let axis = |whole: bool, len: usize| if whole { len } else { 1 };
-        let short = self.keys - self.keys / 7;
-        let mask_shape = [axis(b, self.batch), axis(h, self.heads()), axis(i, self.queries), short];
-        let count = mask_shape.iter().product();
-        let mask_bool = (0..count).map(|_| random.unit() < 0.7).collect();
-        let hidden = |x: f64, u: f64| if u < 0.3 { f32::NEG_INFINITY } else { x as f32 };
-        let mask_f32 = (0..count).map(|_| hidden(random.normal(), random.unit())).collect();
-        let lengths = (0..self.batch).map(|_| (random.next() % (self.keys as u64 + 1)) as i64).collect();
-        let sinks = (0..self.heads()).map(|_| random.normal() as f32).collect();
-        let slopes = (0..self.heads()).map(|h| 0.5f32.powi(h as i32 + 1)).collect();
-        Arrays { q, k, v, mask_bool, mask_f32, mask_shape, lengths, sinks, slopes }
-    }
-
-    fn view<'a, T: Element>(
-        &self,
-        data: &'a [T],
-        heads: usize,
-        tokens: usize,
-        dim: usize,
-    ) -> TensorView<'a, T> {
-        if self.token_major {
-            TensorView::from_tokens(data, self.batch, tokens, heads, dim).unwrap()
-        } else {
-            TensorView::contiguous(data, [self.batch, heads, tokens, dim]).unwrap()
-        }
-    }
-
-    fn request<'a, T: Element>(&self, arrays: &'a Arrays<T>) -> Attention<'a, T> {
-        let mut request = Attention::new(
-            self.view(&arrays.q, self.heads(), self.queries, self.dim),
-            self.view(&arrays.k, self.kv_heads, self.keys, self.dim),
-            self.view(&arrays.v, self.kv_heads, self.keys, self.value_dim),
-        )
-        .window(self.window)
-        .softcap(self.softcap);
-        if let Some(causal) = self.causal {
-            request = request.causal(causal);
-        }
-        if let Some((additive, _)) = self.mask {
-            let values = if additive {
-                MaskValues::F32(&arrays.mask_f32)
-            } else {
-                MaskValues::Bool(&arrays.mask_bool)
-            };
-            request = request.mask(Mask::new(values, &arrays.mask_shape).unwrap());
-        }
-        if self.lengths {
-            request = request.kv_lengths(&arrays.lengths);
-        }
-        if self.sinks {
-            request = request.sinks(&arrays.sinks);
-        }
-        if self.alibi {
-            request = request.alibi_slopes(&arrays.slopes);
-        }
-        request
-    }
-
     /// The plain computation in f32, in the order of the equation, and the size of the largest score.
     fn naive<T: Element>(&self, arrays: &Arrays<T>, request: &Attention<T>) -> (Vec<f64>, f64) {
         let mut out = Vec::new();
@@ -335,10 +173,6 @@ impl Case {
             }
         }
     }
-}
-
-fn indices(batch: usize, heads: usize, queries: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    (0..batch * heads * queries).map(move |n| (n / (heads * queries), n / queries % heads, n % queries))
 }
 
 proptest! {

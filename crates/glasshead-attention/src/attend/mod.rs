@@ -1,7 +1,9 @@
 //! The request, as a sentence: `Attention::new(q, k, v).causal(BottomRight).run()?`.
 
 mod ahead;
+mod backward;
 mod decode;
+mod gradients;
 mod pack;
 mod plan;
 mod prefill;
@@ -13,6 +15,7 @@ mod score;
 mod tile;
 mod workspace;
 
+pub use gradients::Gradients;
 pub(crate) use plan::Problem;
 
 use crate::{

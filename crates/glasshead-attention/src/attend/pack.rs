@@ -192,6 +192,35 @@ pub(super) fn pack_queries<S: Simd<N = T::Number>, D: Dot<S>, T: Element>(
     }
 }
 
+/// Copies `count` tokens from `[batch, head, start]` on, dims in the lanes: columns as wide as a register tile (the
+/// last may be half as wide), in each `tokens` rows. Zeros where there is no token or no dim.
+#[inline(always)]
+pub(super) fn pack_rows<S: Simd<N = T::Number>, T: Element>(
+    simd: S,
+    view: TensorView<T>,
+    [batch, head, start]: [usize; 3],
+    count: usize,
+    tokens: usize,
+    to: &mut [T::Number],
+) {
+    let padded = to.len() / tokens;
+    for column in (0..padded).step_by(COLUMNS * S::LANES) {
+        let width = (padded - column).min(COLUMNS * S::LANES);
+        let (to, rest) = to[tokens * column..][..tokens * width].split_at_mut(count * width);
+        rest.fill(T::Number::default());
+        for (token, to) in to.chunks_exact_mut(width).enumerate() {
+            let vector = view.vector(batch, head, start + token);
+            let mut done = 0;
+            if let Some(from) = vector.as_slice() {
+                let from = &from[column..];
+                done = copy_vectors(simd, &from[..from.len().min(width)], to);
+            }
+            let mut rest = vector.iter().skip(column + done).map(T::to_number);
+            to[done..].fill_with(|| rest.next().unwrap_or_default());
+        }
+    }
+}
+
 /// Turns a block of the mask around, `[keys, queries]`; −∞ where a key is hidden. Lane `n` is query
 /// `first + n`, but at most `last`.
 #[inline(always)]

@@ -128,6 +128,15 @@ impl<'a, T: Element> Problem<'a, T> {
         [self.batch, self.heads, self.queries, self.value_dim]
     }
 
+    /// Whether `view` has the shape of the output.
+    pub(crate) fn check_output(&self, what: &'static str, view: TensorView<T>) -> Result<(), AttentionError> {
+        if view.shape() == self.out_shape() {
+            return Ok(());
+        }
+        let expected = format!("the shape of the output, {:?}", self.out_shape());
+        Err(AttentionError::shape(what, &view.shape(), expected))
+    }
+
     pub(crate) fn out_len(&self) -> usize {
         self.out_shape().iter().product()
     }

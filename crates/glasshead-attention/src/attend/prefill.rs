@@ -20,11 +20,13 @@
 //! vouched for (NaN, or no key with a weight) is computed again by the reference: there a hidden NaN is
 //! never touched, while here 0 · NaN would leak it.
 
+use std::ops::Range;
+
 use super::{
     Problem,
     ahead::Ahead,
     pack::{Source, pack_bias, pack_queries, unpack},
-    ranges::{MAX_WIDTH, Ranges},
+    ranges::{MAX_WIDTH, Ranges, union},
     reading::{End, Kept, Reading, Scored},
     rowwise,
     score::{Closed, Running, Terms},
@@ -110,9 +112,7 @@ impl<T: Element> Panel<'_, '_, T> {
             false => Ranges::NONE,
         });
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
-        let start =
-            ranges.iter().filter(|range| range.start < range.end).map(|range| range.start).min().unwrap_or(0);
-        let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        let Range { start, end } = union(&ranges);
         let k_source = Source::new(problem.k, batch, head / problem.group, depth * D::DEPTH);
         let v_source = Source::new(problem.v, batch, head / problem.group, value_dim).gathered();
 

@@ -76,3 +76,9 @@ impl Ranges {
         Some(bounds)
     }
 }
+
+/// What any tile of a panel visits.
+pub(super) fn union(ranges: &[Ranges]) -> Range<usize> {
+    let start = ranges.iter().filter(|range| range.start < range.end).map(|range| range.start).min();
+    start.unwrap_or(0)..ranges.iter().map(|range| range.end).max().unwrap_or(0)
+}

@@ -23,7 +23,7 @@ use crate::{
 /// Sequences of fewer queries than this are decoded: half of a tile's lanes would be idle.
 const FEW_QUERIES: usize = 16;
 /// Below so many multiply-adds (some ten microseconds), waking a thread costs more than it gives.
-const WORTH_A_THREAD: usize = 1 << 20;
+pub(super) const WORTH_A_THREAD: usize = 1 << 20;
 
 /// A piece of work.
 enum Task<'a, T: Element> {

@@ -34,6 +34,18 @@ impl<N: Number> Terms<N> {
         N::from_f64(std::f64::consts::LOG2_E * if self.plain { self.scale.to_f64() } else { 1.0 })
     }
 
+    pub(super) fn is_capped(&self) -> bool {
+        self.softcap > N::default()
+    }
+
+    /// What a softcap leaves of the gradient of raw q·k: 1 − tanh²(s · scale / softcap).
+    #[inline(always)]
+    pub(super) fn slope_of_cap<S: Simd<N = N>>(&self, simd: S, s: S::F) -> S::F {
+        let cap = simd.splat(self.softcap);
+        let t = tanh(simd, simd.div(simd.mul(s, simd.splat(self.scale)), cap));
+        simd.mul_add(simd.sub(simd.constant(0.0), t), t, simd.constant(1.0))
+    }
+
     /// The score of raw q·k: softcap(s · scale) − slope · |distance| + bias, −∞ where the bias hides the key.
     #[inline(always)]
     pub(super) fn finish<S: Simd<N = N>>(
@@ -46,7 +58,7 @@ impl<N: Number> Terms<N> {
         let hidden = simd.constant(f64::NEG_INFINITY);
         let zero = N::default();
         let mut s = simd.mul(s, simd.splat(self.scale));
-        if self.softcap > zero {
+        if self.is_capped() {
             let cap = simd.splat(self.softcap);
             s = simd.mul(cap, tanh(simd, simd.div(s, cap)));
         }

@@ -255,7 +255,7 @@ pub(super) fn join<S: Simd, D: Dot<S>>(simd: S, p: &[S::N], items: &mut [S::N]) 
 
 /// Whether a tile of so many rows is the best start on what is left, where tiles of 4 and of 1 do the rest.
 #[inline(always)]
-fn worth(left: usize, rows: usize) -> bool {
+pub(super) fn worth(left: usize, rows: usize) -> bool {
     left >= 2 * rows || left >= rows && (left - rows) % 4 <= left % 4
 }
 

@@ -34,6 +34,19 @@ pub(super) struct Room<N> {
     pub(super) weights: Lines<N>,
 }
 
+/// What the backward pass keeps of a panel of queries and a block of keys.
+#[derive(Default)]
+pub(super) struct Backward<N> {
+    /// The gradient of the output, packed as q is
+    pub(super) grad: Lines<N>,
+    /// q and the gradient of the output with dims in the lanes
+    pub(super) q_rows: Lines<N>,
+    pub(super) grad_rows: Lines<N>,
+    /// Gradients of the scores, as they come from a softcap
+    pub(super) scores: Lines<N>,
+    pub(super) slopes: Lines<N>,
+}
+
 /// O(panel · dim), whatever the number of keys, and O(keys) more for readouts; the partial results of a decode are one more.
 #[derive(Default)]
 pub(super) struct Workspace<N> {
@@ -51,6 +64,8 @@ pub(super) struct Workspace<N> {
     pub(super) v: Lines<N>,
     /// Weights as items, where readouts need them as numbers
     pub(super) items: Lines<N>,
+    /// What only the backward pass needs
+    pub(super) backward: Backward<N>,
     /// One per tile of a panel
     pub(super) rooms: Vec<Room<N>>,
     pub(super) row: Row,

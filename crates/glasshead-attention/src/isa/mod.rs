@@ -32,7 +32,7 @@ mod scalar;
 mod stored;
 
 pub(crate) use dot::{Dot, Single};
-pub(crate) use product::{COLUMNS, Grid, UNROLL, dots, product};
+pub(crate) use product::{COLUMNS, Grid, UNROLL, add_product, dots, product};
 pub(crate) use stored::{Lanes, Stored};
 
 use std::sync::OnceLock;

@@ -30,9 +30,29 @@ pub(crate) fn product<S: Simd, D: Dot<S>, B: Lanes<Number = S::N>, const ROWS: u
     b: &[B],
     b_step: usize,
     depth: usize,
+    beside: impl FnMut(),
+) -> [[S::F; COLS]; ROWS] {
+    let sums = [[simd.constant(0.0); COLS]; ROWS];
+    add_product::<S, D, B, ROWS, COLS>(simd, sums, a, b, b_step, depth, beside)
+}
+
+/// As [`product`], added to `sums`.
+#[inline(always)]
+pub(crate) fn add_product<
+    S: Simd,
+    D: Dot<S>,
+    B: Lanes<Number = S::N>,
+    const ROWS: usize,
+    const COLS: usize,
+>(
+    simd: S,
+    mut sums: [[S::F; COLS]; ROWS],
+    a: Grid<D::Item>,
+    b: &[B],
+    b_step: usize,
+    depth: usize,
     mut beside: impl FnMut(),
 ) -> [[S::F; COLS]; ROWS] {
-    let mut sums = [[simd.constant(0.0); COLS]; ROWS];
     if depth == 0 {
         return sums;
     }

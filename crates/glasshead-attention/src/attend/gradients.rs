@@ -1,0 +1,232 @@
+//! The backward pass as a request, and who does which part of it.
+//!
+//! A task is a stretch of queries of all heads that read one key head. It adds up gradients of keys and values
+//! in memory of its own; those of several tasks are added in order, so that threads change no bit.
+
+use std::ops::Range;
+
+use super::{
+    Attention, Problem,
+    backward::{AddUp, BackwardPanel, Forward, KeySums, queries_of_panel},
+    schedule::WORTH_A_THREAD,
+    workspace,
+};
+use crate::{
+    AttentionError, Element, TensorView,
+    isa::{COLUMNS, InstructionSet, Number},
+    reference, threads,
+};
+
+/// At least so many queries are one task, and at most so many tasks share a sequence: each costs the memory of
+/// the gradients of all keys that it sees.
+const QUERIES_OF_TASK: usize = 2048;
+const TASKS_OF_SEQUENCE: usize = 8;
+
+/// The gradients of a request's inputs, each contiguous and in the shape of what it is the gradient of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradients<T> {
+    /// `[batch, heads, queries, dim]`
+    pub q: Vec<T>,
+    /// `[batch, kv_heads, keys, dim]`
+    pub k: Vec<T>,
+    /// `[batch, kv_heads, keys, value_dim]`
+    pub v: Vec<T>,
+    /// `[heads]`, where there are sinks.
+    pub sinks: Option<Vec<f32>>,
+}
+
+/// A stretch of queries of the heads that read one key head.
+struct Task<'a, T: Element> {
+    batch: usize,
+    key_head: usize,
+    queries: Range<usize>,
+    /// Of each head `[queries, dim]`
+    gq: Vec<&'a mut [T]>,
+    sums: KeySums<T::Number>,
+    /// Of each head
+    sinks: Vec<f64>,
+}
+
+/// One key head, and what is left to do for it when its tasks are done.
+struct KeyHead<'a, 'd, T: Element> {
+    batch: usize,
+    head: usize,
+    tasks: &'d mut [Task<'a, T>],
+    gk: &'a mut [T],
+    gv: &'a mut [T],
+    sinks: Vec<f64>,
+}
+
+impl<T: Element> Attention<'_, T> {
+    /// Gradients of q, k, v and the sinks for a loss whose gradient with respect to the output is `grad_out`.
+    ///
+    /// `out` and `grad_out` are `[batch, heads, queries, value_dim]`; `out` is what this request has computed.
+    /// `lse [batch, heads, queries]` is its readout of that name; without it, and always in f64, it is computed
+    /// again, which costs a fifth. Memory is O(tokens): weights are computed anew (Dao et al. 2022). Readouts are not
+    /// computed; masks and slopes get no gradients. A NaN in a head makes the whole head slow, for it is
+    /// computed by the reference.
+    ///
+    /// ```
+    /// use glasshead_attention::{Attention, Read, TensorView};
+    /// let tokens = [0.1f32, 0.2, 0.3, 0.4, 0.5, 0.6];
+    /// let tokens = TensorView::contiguous(&tokens, [1, 1, 3, 2])?;
+    /// let request = Attention::new(tokens, tokens, tokens).read(Read::new().lse());
+    /// let seen = request.run()?;
+    /// let out = TensorView::contiguous(&seen.out, seen.shape)?;
+    /// let lse = seen.readout("lse").and_then(|lse| lse.f32());
+    /// let gradients = request.backward(out, lse, out)?; // the loss is Σ out² / 2
+    /// assert_eq!(gradients.q.len(), 6);
+    /// # Ok::<(), glasshead_attention::AttentionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Attention::run`]; also when `out`, `lse` or `grad_out` has another shape.
+    pub fn backward(
+        &self,
+        out: TensorView<T>,
+        lse: Option<&[f32]>,
+        grad_out: TensorView<T>,
+    ) -> Result<Gradients<T>, AttentionError> {
+        let problem = self.checked()?;
+        problem.check_output("out", out)?;
+        problem.check_output("grad_out", grad_out)?;
+        let Problem { batch, heads, group, queries, keys, dim, value_dim, .. } = problem;
+        let rows = batch * heads * queries;
+        if let Some(lse) = lse.filter(|lse| lse.len() != rows) {
+            let expected = format!("[batch, heads, queries] = [{batch}, {heads}, {queries}]");
+            return Err(AttentionError::shape("lse", &[lse.len()], expected));
+        }
+        let mut gradients = Gradients {
+            q: zeros("the gradient of q", [batch, heads, queries, dim])?,
+            k: zeros("the gradient of k", [batch, heads / group, keys, dim])?,
+            v: zeros("the gradient of v", [batch, heads / group, keys, value_dim])?,
+            sinks: None,
+        };
+        let isa = InstructionSet::choose(self.isa)?;
+        let forward = Forward { out, grad_out, lse };
+        let sinks = run(&problem, &forward, isa, &mut gradients);
+        gradients.sinks = problem.sinks.map(|_| sinks.into_iter().map(|x| x as f32).collect());
+        Ok(gradients)
+    }
+}
+
+/// A view may repeat values with stride 0: its gradient can be larger than it, and than memory.
+fn zeros<T: Element>(what: &'static str, shape: [usize; 4]) -> Result<Vec<T>, AttentionError> {
+    let len = shape.into_iter().try_fold(1usize, |n, len| n.checked_mul(len));
+    match len.filter(|len| Vec::<T>::new().try_reserve_exact(*len).is_ok()) {
+        Some(len) => Ok(vec![T::default(); len]),
+        None => Err(AttentionError::shape(what, &shape, "gradients that fit into memory")),
+    }
+}
+
+/// Fills the gradients; those of the sinks, `[heads]`.
+fn run<T: Element>(
+    problem: &Problem<T>,
+    forward: &Forward<T>,
+    isa: InstructionSet,
+    gradients: &mut Gradients<T>,
+) -> Vec<f64> {
+    let &Problem { batch, heads, group, queries, keys, dim, value_dim, .. } = problem;
+    let mut sinks = vec![0.0; heads];
+    if batch * heads * queries == 0 || keys == 0 {
+        return sinks;
+    }
+    let panel = queries_of_panel(COLUMNS * T::Number::lanes(isa));
+    let (mut tasks, mut counts) = (Vec::new(), Vec::new());
+    for (n, gq) in gradients.q.chunks_mut(group * queries * dim).enumerate() {
+        let (batch, key_head) = (n / (heads / group), n % (heads / group));
+        let mut rest: Vec<_> = gq.chunks_mut(queries * dim).collect();
+        let before = tasks.len();
+        for sequence in problem.visibility.sequences() {
+            let len = sequence.len().div_ceil(TASKS_OF_SEQUENCE).max(QUERIES_OF_TASK).next_multiple_of(panel);
+            for start in sequence.clone().step_by(len) {
+                let queries = start..sequence.end.min(start + len);
+                let mut gq = Vec::with_capacity(group);
+                for rest in &mut rest {
+                    let (own, others) = std::mem::take(rest).split_at_mut(queries.len() * dim);
+                    gq.push(own);
+                    *rest = others;
+                }
+                let sums = KeySums { keys: 0..0, k: Vec::new(), v: Vec::new() };
+                tasks.push(Task { batch, key_head, queries, gq, sums, sinks: vec![0.0; group] });
+            }
+        }
+        counts.push(tasks.len() - before);
+    }
+    let spread = problem.multiply_adds() > WORTH_A_THREAD;
+    threads::for_each(&mut tasks, spread, |task| task.run(problem, forward, isa, panel));
+
+    let mut rest = &mut tasks[..];
+    let mut key_heads = Vec::new();
+    let (gk, gv) = (gradients.k.chunks_mut(keys * dim), gradients.v.chunks_mut(keys * value_dim));
+    for (n, ((count, gk), gv)) in counts.into_iter().zip(gk).zip(gv).enumerate() {
+        let (own, others) = std::mem::take(&mut rest).split_at_mut(count);
+        rest = others;
+        let (batch, head) = (n / (heads / group), n % (heads / group));
+        key_heads.push(KeyHead { batch, head, tasks: own, gk, gv, sinks: vec![0.0; group] });
+    }
+    threads::for_each(&mut key_heads, spread, |key_head| key_head.finish(problem, forward, isa));
+    for key_head in key_heads {
+        let own = &mut sinks[key_head.head * group..][..group];
+        own.iter_mut().zip(key_head.sinks).for_each(|(all, sink)| *all += sink);
+    }
+    sinks
+}
+
+impl<T: Element> Task<'_, T> {
+    fn run(&mut self, problem: &Problem<T>, forward: &Forward<T>, isa: InstructionSet, panel: usize) {
+        let Self { batch, key_head, queries, gq, sums, sinks } = self;
+        let seen = queries.clone().map(|query| problem.visibility.keys(*batch, query));
+        let seen = seen.filter(|keys| !keys.is_empty());
+        sums.keys = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
+        let lanes = T::Number::lanes(isa);
+        sums.k = vec![T::Number::default(); sums.keys.len() * problem.dim.next_multiple_of(lanes)];
+        sums.v = vec![T::Number::default(); sums.keys.len() * problem.value_dim.next_multiple_of(lanes)];
+        for (member, gq) in gq.iter_mut().enumerate() {
+            for (at, gq) in gq.chunks_mut(panel * problem.dim).enumerate() {
+                let (batch, head) = (*batch, *key_head * problem.group + member);
+                let first = queries.start + at * panel;
+                sinks[member] += workspace::with(|workspace| {
+                    let sums = &mut *sums;
+                    let panel = BackwardPanel { problem, forward, batch, head, first, gq, sums, workspace };
+                    T::Number::dispatch(isa, panel)
+                });
+            }
+        }
+    }
+}
+
+impl<T: Element> KeyHead<'_, '_, T> {
+    fn finish(&mut self, problem: &Problem<T>, forward: &Forward<T>, isa: InstructionSet) {
+        let Self { batch, head, tasks, gk, gv, sinks } = self;
+        let keys = problem.keys;
+        let parts: Vec<_> = tasks.iter().map(|task| &task.sums).collect();
+        T::Number::dispatch(
+            isa,
+            AddUp { parts: &parts, of: |sums| &sums.k, factor: problem.scale, keys, to: gk },
+        );
+        T::Number::dispatch(isa, AddUp { parts: &parts, of: |sums| &sums.v, factor: 1.0, keys, to: gv });
+        for task in tasks.iter() {
+            sinks.iter_mut().zip(&task.sinks).for_each(|(all, sink)| *all += sink);
+        }
+        let is_nan = |x: &T| x.to_f64().is_nan();
+        let gq = || tasks.iter().flat_map(|task| &task.gq).flat_map(|gq| gq.iter());
+        if !(gq().any(is_nan) || gk.iter().any(is_nan) || gv.iter().any(is_nan)) {
+            return;
+        }
+        let exact = reference::of_head(problem, forward.grad_out, *batch, *head);
+        let rows = problem.queries * problem.dim;
+        for task in tasks.iter_mut() {
+            for (member, gq) in task.gq.iter_mut().enumerate() {
+                round(&exact.q[member * rows + task.queries.start * problem.dim..], gq);
+            }
+        }
+        round(&exact.k, gk);
+        round(&exact.v, gv);
+        *sinks = exact.sinks;
+    }
+}
+
+fn round<T: Element>(exact: &[f64], to: &mut [T]) {
+    to.iter_mut().zip(exact).for_each(|(to, exact)| *to = T::from_f64(*exact));
+}
