@@ -254,29 +254,19 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
                 clear_around::<ROWS, _>(gs, at.clone(), width);
                 let rows = at.start * width..at.end * width;
                 let (p, gs) = (&mut p[rows.clone()], &mut gs[rows]);
-                let slopes = terms.is_capped().then(|| &mut slopes[..p.len()]);
+                let mut slopes = terms.is_capped().then(|| &mut slopes[..p.len()]);
                 let q = &q[tile * dim * width..][..dim * width];
                 let (k, v) = (k.skip(at.start), v.skip(at.start));
-                let mut gradients = Gradients {
+                weigh.scores::<S, ROWS>(simd, tile, ranges, span, q, k, p, slopes.as_deref_mut(), bias);
+                let gradients = Gradients {
                     go: &go[tile * value_dim * width..][..value_dim * width],
                     v,
                     value_dim,
                     unit,
                     base: std::array::from_fn(|c| simd.load(&bases[tile][c * S::LANES..])),
                     mean: std::array::from_fn(|c| simd.load(&means[tile][c * S::LANES..])),
-                    slopes: None,
+                    slopes: slopes.as_deref(),
                 };
-                let slopes = match slopes {
-                    None => {
-                        weigh.scores::<S, ROWS>(simd, tile, ranges, span, q, k, p, None, bias);
-                        None
-                    }
-                    Some(slopes) => {
-                        weigh.scores::<S, ROWS>(simd, tile, ranges, span, q, k, p, Some(&mut *slopes), bias);
-                        Some(&*slopes)
-                    }
-                };
-                gradients.slopes = slopes;
                 gradients.fill::<S, ROWS>(simd, p, gs);
                 let gq = &mut gq_packed[tile * dim * width..][..dim * width];
                 mix::<S, Single, ROWS>(simd, gs, k, [simd.constant(1.0); COLUMNS], gq);
@@ -405,8 +395,8 @@ impl<N: Number, F: Copy> Gradients<'_, N, F> {
         let zero = simd.constant(0.0);
         let own = key * width..(key + ROWS) * width;
         let (p, gs) = (&mut p[own.clone()], &mut gs[own]);
-        for r in 0..ROWS {
-            for c in 0..COLUMNS {
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (c, gw) in sums.into_iter().enumerate() {
                 let at = r * width + c * S::LANES;
                 let x = simd.mul_add_once(
                     simd.load(&p[at..]),
@@ -415,7 +405,7 @@ impl<N: Number, F: Copy> Gradients<'_, N, F> {
                 );
                 let weight = exp2(simd, x);
                 // Where there is no weight there is no gradient either, whatever a hidden value is.
-                let mut g = simd.mul(weight, simd.sub(sums[r][c], self.mean[c]));
+                let mut g = simd.mul(weight, simd.sub(gw, self.mean[c]));
                 g = simd.select_less(zero, weight, g, weight);
                 if let Some(slopes) = self.slopes {
                     g = simd.mul(g, simd.load(&slopes[key * width + at..]));

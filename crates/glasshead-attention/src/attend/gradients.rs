@@ -3,7 +3,10 @@
 //! A task is a stretch of queries of all heads that read one key head. It adds up gradients of keys and values
 //! in memory of its own; those of several tasks are added in order, so that threads change no bit.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use super::{
     Attention, Problem,
@@ -19,7 +22,7 @@ use crate::{
 
 /// At least so many queries are one task, and at most so many tasks share a sequence: each costs the memory of
 /// the gradients of all keys that it sees.
-const QUERIES_OF_TASK: usize = 2048;
+const QUERIES_OF_TASK: usize = 1024;
 const TASKS_OF_SEQUENCE: usize = 8;
 
 /// The gradients of a request's inputs, each contiguous and in the shape of what it is the gradient of.
@@ -37,8 +40,8 @@ pub struct Gradients<T> {
 
 /// A stretch of queries of the heads that read one key head.
 struct Task<'a, T: Element> {
-    batch: usize,
-    key_head: usize,
+    /// Which key head, over all batch elements.
+    index: usize,
     queries: Range<usize>,
     /// Of each head `[queries, dim]`
     gq: Vec<&'a mut [T]>,
@@ -47,15 +50,20 @@ struct Task<'a, T: Element> {
     sinks: Vec<f64>,
 }
 
-/// One key head, and what is left to do for it when its tasks are done.
-struct KeyHead<'a, 'd, T: Element> {
+/// One key head of one batch element.
+struct KeyHead<'a, T: Element> {
     batch: usize,
     head: usize,
-    tasks: &'d mut [Task<'a, T>],
+    /// How many tasks it has. The one that is done last adds up what all have left, in their order.
+    count: usize,
+    done: Vec<Task<'a, T>>,
     gk: &'a mut [T],
     gv: &'a mut [T],
     sinks: Vec<f64>,
 }
+
+/// Memory of tasks whose sums have been added up, to be used again: fresh pages cost more than zeros.
+type Spare<N> = Mutex<Vec<Vec<N>>>;
 
 impl<T: Element> Attention<'_, T> {
     /// Gradients of q, k, v and the sinks for a loss whose gradient with respect to the output is `grad_out`.
@@ -131,12 +139,16 @@ fn run<T: Element>(
     if batch * heads * queries == 0 || keys == 0 {
         return sinks;
     }
+    let (gk, gv) = (gradients.k.chunks_mut(keys * dim), gradients.v.chunks_mut(keys * value_dim));
+    let key_heads = gk.zip(gv).enumerate().map(|(index, (gk, gv))| {
+        let (batch, head) = (index / (heads / group), index % (heads / group));
+        KeyHead { batch, head, count: 0, done: Vec::new(), gk, gv, sinks: vec![0.0; group] }
+    });
+    let mut key_heads: Vec<_> = key_heads.collect();
     let panel = queries_of_panel(COLUMNS * T::Number::lanes(isa));
-    let (mut tasks, mut counts) = (Vec::new(), Vec::new());
-    for (n, gq) in gradients.q.chunks_mut(group * queries * dim).enumerate() {
-        let (batch, key_head) = (n / (heads / group), n % (heads / group));
+    let mut tasks = Vec::new();
+    for (index, gq) in gradients.q.chunks_mut(group * queries * dim).enumerate() {
         let mut rest: Vec<_> = gq.chunks_mut(queries * dim).collect();
-        let before = tasks.len();
         for sequence in problem.visibility.sequences() {
             let len = sequence.len().div_ceil(TASKS_OF_SEQUENCE).max(QUERIES_OF_TASK).next_multiple_of(panel);
             for start in sequence.clone().step_by(len) {
@@ -148,44 +160,69 @@ fn run<T: Element>(
                     *rest = others;
                 }
                 let sums = KeySums { keys: 0..0, k: Vec::new(), v: Vec::new() };
-                tasks.push(Task { batch, key_head, queries, gq, sums, sinks: vec![0.0; group] });
+                tasks.push(Some(Task { index, queries, gq, sums, sinks: vec![0.0; group] }));
+                key_heads[index].count += 1;
             }
         }
-        counts.push(tasks.len() - before);
     }
-    let spread = problem.multiply_adds() > WORTH_A_THREAD;
-    threads::for_each(&mut tasks, spread, |task| task.run(problem, forward, isa, panel));
 
-    let mut rest = &mut tasks[..];
-    let mut key_heads = Vec::new();
-    let (gk, gv) = (gradients.k.chunks_mut(keys * dim), gradients.v.chunks_mut(keys * value_dim));
-    for (n, ((count, gk), gv)) in counts.into_iter().zip(gk).zip(gv).enumerate() {
-        let (own, others) = std::mem::take(&mut rest).split_at_mut(count);
-        rest = others;
-        let (batch, head) = (n / (heads / group), n % (heads / group));
-        key_heads.push(KeyHead { batch, head, tasks: own, gk, gv, sinks: vec![0.0; group] });
-    }
-    threads::for_each(&mut key_heads, spread, |key_head| key_head.finish(problem, forward, isa));
-    for key_head in key_heads {
+    let key_heads: Vec<_> = key_heads.into_iter().map(Mutex::new).collect();
+    let spare = Spare::default();
+    threads::for_each(&mut tasks, problem.multiply_adds() > WORTH_A_THREAD, |task| {
+        let Some(mut task) = task.take() else { return };
+        let index = task.index;
+        task.run(problem, forward, isa, panel, &spare);
+        let mut key_head = lock(&key_heads[index]);
+        key_head.done.push(task);
+        if key_head.done.len() == key_head.count {
+            key_head.finish(problem, forward, isa, &spare);
+        }
+    });
+    for key_head in &key_heads {
+        let key_head = lock(key_head);
         let own = &mut sinks[key_head.head * group..][..group];
-        own.iter_mut().zip(key_head.sinks).for_each(|(all, sink)| *all += sink);
+        own.iter_mut().zip(&key_head.sinks).for_each(|(all, sink)| *all += sink);
     }
     sinks
 }
 
+/// A thread that panicked has left nothing half done here: it holds a lock to push, and in [`KeyHead::finish`].
+fn lock<A>(mutex: &Mutex<A>) -> MutexGuard<'_, A> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn zeros_from<N: Number>(spare: &Spare<N>, len: usize) -> Vec<N> {
+    match lock(spare).pop() {
+        Some(mut used) => {
+            used.clear();
+            used.resize(len, N::default());
+            used
+        }
+        None => vec![N::default(); len],
+    }
+}
+
 impl<T: Element> Task<'_, T> {
-    fn run(&mut self, problem: &Problem<T>, forward: &Forward<T>, isa: InstructionSet, panel: usize) {
-        let Self { batch, key_head, queries, gq, sums, sinks } = self;
-        let seen = queries.clone().map(|query| problem.visibility.keys(*batch, query));
+    fn run(
+        &mut self,
+        problem: &Problem<T>,
+        forward: &Forward<T>,
+        isa: InstructionSet,
+        panel: usize,
+        spare: &Spare<T::Number>,
+    ) {
+        let Self { index, queries, gq, sums, sinks } = self;
+        let key_heads = problem.heads / problem.group;
+        let (batch, key_head) = (*index / key_heads, *index % key_heads);
+        let seen = queries.clone().map(|query| problem.visibility.keys(batch, query));
         let seen = seen.filter(|keys| !keys.is_empty());
         sums.keys = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
-        let lanes = T::Number::lanes(isa);
-        sums.k = vec![T::Number::default(); sums.keys.len() * problem.dim.next_multiple_of(lanes)];
-        sums.v = vec![T::Number::default(); sums.keys.len() * problem.value_dim.next_multiple_of(lanes)];
+        let len = |dim: usize| sums.keys.len() * dim.next_multiple_of(T::Number::lanes(isa));
+        sums.k = zeros_from(spare, len(problem.dim));
+        sums.v = zeros_from(spare, len(problem.value_dim));
         for (member, gq) in gq.iter_mut().enumerate() {
             for (at, gq) in gq.chunks_mut(panel * problem.dim).enumerate() {
-                let (batch, head) = (*batch, *key_head * problem.group + member);
-                let first = queries.start + at * panel;
+                let (head, first) = (key_head * problem.group + member, queries.start + at * panel);
                 sinks[member] += workspace::with(|workspace| {
                     let sums = &mut *sums;
                     let panel = BackwardPanel { problem, forward, batch, head, first, gq, sums, workspace };
@@ -196,29 +233,37 @@ impl<T: Element> Task<'_, T> {
     }
 }
 
-impl<T: Element> KeyHead<'_, '_, T> {
-    fn finish(&mut self, problem: &Problem<T>, forward: &Forward<T>, isa: InstructionSet) {
-        let Self { batch, head, tasks, gk, gv, sinks } = self;
+impl<T: Element> KeyHead<'_, T> {
+    fn finish(
+        &mut self,
+        problem: &Problem<T>,
+        forward: &Forward<T>,
+        isa: InstructionSet,
+        spare: &Spare<T::Number>,
+    ) {
+        let Self { batch, head, done, gk, gv, sinks, .. } = self;
+        done.sort_by_key(|task| task.queries.start);
         let keys = problem.keys;
-        let parts: Vec<_> = tasks.iter().map(|task| &task.sums).collect();
+        let parts: Vec<_> = done.iter().map(|task| &task.sums).collect();
         T::Number::dispatch(
             isa,
             AddUp { parts: &parts, of: |sums| &sums.k, factor: problem.scale, keys, to: gk },
         );
         T::Number::dispatch(isa, AddUp { parts: &parts, of: |sums| &sums.v, factor: 1.0, keys, to: gv });
-        for task in tasks.iter() {
+        for task in done.iter_mut() {
             sinks.iter_mut().zip(&task.sinks).for_each(|(all, sink)| *all += sink);
+            lock(spare).extend([std::mem::take(&mut task.sums.k), std::mem::take(&mut task.sums.v)]);
         }
         let is_nan = |x: &T| x.to_f64().is_nan();
-        let gq = || tasks.iter().flat_map(|task| &task.gq).flat_map(|gq| gq.iter());
+        let gq = || done.iter().flat_map(|task| &task.gq).flat_map(|gq| gq.iter());
         if !(gq().any(is_nan) || gk.iter().any(is_nan) || gv.iter().any(is_nan)) {
             return;
         }
         let exact = reference::of_head(problem, forward.grad_out, *batch, *head);
         let rows = problem.queries * problem.dim;
-        for task in tasks.iter_mut() {
-            for (member, gq) in task.gq.iter_mut().enumerate() {
-                round(&exact.q[member * rows + task.queries.start * problem.dim..], gq);
+        for Task { queries, gq, .. } in done.iter_mut() {
+            for (member, gq) in gq.iter_mut().enumerate() {
+                round(&exact.q[member * rows + queries.start * problem.dim..], gq);
             }
         }
         round(&exact.k, gk);

@@ -6,27 +6,27 @@ use proptest::prelude::*;
 
 /// One random problem; arrays are drawn from `seed`.
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub batch: usize,
-    pub kv_heads: usize,
-    pub group: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub dim: usize,
-    pub value_dim: usize,
-    pub token_major: bool,
-    pub causal: Option<Causal>,
-    pub window: Window,
-    pub softcap: f64,
-    pub mask: Option<(bool, [bool; 3])>,
-    pub lengths: bool,
-    pub sinks: bool,
-    pub alibi: bool,
-    pub spread: f64,
-    pub seed: u64,
+pub(crate) struct Case {
+    pub(crate) batch: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) group: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) dim: usize,
+    pub(crate) value_dim: usize,
+    pub(crate) token_major: bool,
+    pub(crate) causal: Option<Causal>,
+    pub(crate) window: Window,
+    pub(crate) softcap: f64,
+    pub(crate) mask: Option<(bool, [bool; 3])>,
+    pub(crate) lengths: bool,
+    pub(crate) sinks: bool,
+    pub(crate) alibi: bool,
+    pub(crate) spread: f64,
+    pub(crate) seed: u64,
 }
 
-pub fn cases() -> impl Strategy<Value = Case> {
+pub(crate) fn cases() -> impl Strategy<Value = Case> {
     let causal = prop_oneof![
         2 => Just(None),
         1 => Just(Some(Causal::TopLeft)),
@@ -86,24 +86,24 @@ impl Random {
 }
 
 /// Arrays of a case, and what else a request borrows.
-pub struct Arrays<T> {
-    pub q: Vec<T>,
-    pub k: Vec<T>,
-    pub v: Vec<T>,
-    pub mask_bool: Vec<bool>,
-    pub mask_f32: Vec<f32>,
-    pub mask_shape: [usize; 4],
-    pub lengths: Vec<i64>,
-    pub sinks: Vec<f32>,
-    pub slopes: Vec<f32>,
+pub(crate) struct Arrays<T> {
+    pub(crate) q: Vec<T>,
+    pub(crate) k: Vec<T>,
+    pub(crate) v: Vec<T>,
+    pub(crate) mask_bool: Vec<bool>,
+    pub(crate) mask_f32: Vec<f32>,
+    pub(crate) mask_shape: [usize; 4],
+    pub(crate) lengths: Vec<i64>,
+    pub(crate) sinks: Vec<f32>,
+    pub(crate) slopes: Vec<f32>,
 }
 
 impl Case {
-    pub fn heads(&self) -> usize {
+    pub(crate) fn heads(&self) -> usize {
         self.kv_heads * self.group
     }
 
-    pub fn arrays<T: Element>(&self) -> Arrays<T> {
+    pub(crate) fn arrays<T: Element>(&self) -> Arrays<T> {
         let mut random = Random(self.seed);
         let mut draw = |count: usize, spread: f64| -> Vec<T> {
             (0..count).map(|_| T::from_f64(random.normal() * spread)).collect()
@@ -125,7 +125,7 @@ impl Case {
         Arrays { q, k, v, mask_bool, mask_f32, mask_shape, lengths, sinks, slopes }
     }
 
-    pub fn view<'a, T: Element>(
+    pub(crate) fn view<'a, T: Element>(
         &self,
         data: &'a [T],
         heads: usize,
@@ -139,7 +139,7 @@ impl Case {
         }
     }
 
-    pub fn request<'a, T: Element>(&self, arrays: &'a Arrays<T>) -> Attention<'a, T> {
+    pub(crate) fn request<'a, T: Element>(&self, arrays: &'a Arrays<T>) -> Attention<'a, T> {
         let mut request = Attention::new(
             self.view(&arrays.q, self.heads(), self.queries, self.dim),
             self.view(&arrays.k, self.kv_heads, self.keys, self.dim),
@@ -172,6 +172,10 @@ impl Case {
 }
 
 /// Every row, as batch element, head and query.
-pub fn indices(batch: usize, heads: usize, queries: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+pub(crate) fn indices(
+    batch: usize,
+    heads: usize,
+    queries: usize,
+) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..batch * heads * queries).map(move |n| (n / (heads * queries), n / queries % heads, n % queries))
 }
