@@ -3,10 +3,13 @@
 
     cargo build --release && pip install ./bindings/python torch transformers gguf
     bench/python.py shapes --record bench/records/DATE-python.json
+    bench/python.py backward --record bench/records/DATE-python-backward.json
     bench/python.py model smollm2 --tokens 4096 --record bench/records/DATE-python-model.json
 
 `shapes`: median times of one call over bench/shapes.json: `glasshead bench attention` (Rust),
-glasshead.torch.scaled_dot_product_attention, and torch's own. `model`: one forward pass of a model of transformers with
+glasshead.torch.scaled_dot_product_attention, and torch's own. `backward`: the gradients of q, k and v over the same
+shapes of many queries, and how far they are from autograd through plain attention in float64, of the first key head.
+`model`: one forward pass of a model of transformers with
 its attention as sdpa, as glasshead, and as glasshead reading out entropy, the top 8 and received weight of every head;
 and the peak memory of each. Every figure is of a process of its own; they take turns, and one of them runs at a time.
 """
@@ -42,7 +45,8 @@ def timed(run, seconds):
 # ------------------------------------------------------------------ workers
 
 
-def attention_worker(peer, shape, threads, seconds):
+def inputs_of(peer, shape, threads):
+    """q, k, v, the function and its options."""
     import torch
 
     import glasshead
@@ -60,8 +64,35 @@ def attention_worker(peer, shape, threads, seconds):
         peer
     ]
     options = {"is_causal": shape.get("causal", False), "enable_gqa": heads != kv_heads}
+    return [q, k, v], function, options
+
+
+def attention_worker(peer, shape, threads, seconds):
+    import torch
+
+    inputs, function, options = inputs_of(peer, shape, threads)
     with torch.inference_mode():
-        return {"ms": timed(lambda: function(q, k, v, **options), seconds)}
+        return {"ms": timed(lambda: function(*inputs, **options), seconds)}
+
+
+def backward_worker(peer, shape, threads, seconds):
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    inputs, function, options = inputs_of(peer, shape, threads)
+    inputs = [x.requires_grad_() for x in inputs]
+    out = function(*inputs, **options)
+    grad_out = torch.randn(out.shape).to(out.dtype)
+    run = lambda: torch.autograd.grad(out, inputs, grad_out, retain_graph=True)  # noqa: E731
+    answer = {"ms": timed(run, seconds)}
+    group = shape["heads"] // shape.get("kv_heads", shape["heads"])
+    few = [x[:1, :heads].detach().double().requires_grad_() for x, heads in zip(inputs, (group, 1, 1))]
+    with sdpa_kernel(SDPBackend.MATH):
+        exact = torch.autograd.grad(
+            torch.nn.functional.scaled_dot_product_attention(*few, **options), few, grad_out[:1, :group].double()
+        )
+    errors = [(x[:1, : want.shape[1]] - want).abs().max().item() for x, want in zip(run(), exact)]
+    return answer | {"errors": dict(zip("qkv", errors))}
 
 
 def rust(shape, threads):
@@ -145,6 +176,29 @@ def shapes(arguments):
     return {"rows": rows}
 
 
+def backward(arguments):
+    rows = []
+    for shape in json.loads((HERE / "shapes.json").read_text()):
+        if shape["queries"] == 1:
+            continue
+        found = {"glasshead": [], "torch": []}
+        for _ in range(arguments.rounds):
+            for peer in found:
+                found[peer].append(worker("backward", peer, shape, arguments.threads, arguments.seconds))
+        row = {"shape": shape}
+        for peer, runs in found.items():
+            row[peer] = {"ms": statistics.median(run["ms"] for run in runs), "errors": runs[0]["errors"]}
+        rows.append(row)
+        ours, theirs = row["glasshead"], row["torch"]
+        worst = max(ours["errors"][x] / theirs["errors"][x] for x in "qkv")
+        print(
+            f"{shape['name']:48} python {ours['ms']:9.3f} ms   torch {theirs['ms']:9.3f} ms "
+            f"({theirs['ms'] / ours['ms']:.1f} times)   error {worst:.2f} times torch's",
+            flush=True,
+        )
+    return {"rows": rows}
+
+
 def model(arguments):
     rows = {}
     for peer in ("sdpa", "glasshead", "glasshead reading"):
@@ -174,24 +228,29 @@ def record(arguments, found):
     arguments.record.write_text(json.dumps(head | found, indent=1) + "\n")
 
 
+WORKERS = {"attention": attention_worker, "backward": backward_worker, "model": model_worker}
+
+
 def main():
     if sys.argv[1:2] == ["worker"]:
         kind, *rest = json.loads(sys.argv[2])
-        print(json.dumps({"attention": attention_worker, "model": model_worker}[kind](*rest)))
+        print(json.dumps(WORKERS[kind](*rest)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     of_shapes = verbs.add_parser("shapes")
-    of_shapes.add_argument("--rounds", type=int, default=1)
-    of_shapes.add_argument("--seconds", type=float, default=0.5)
+    of_backward = verbs.add_parser("backward")
+    for verb in (of_shapes, of_backward):
+        verb.add_argument("--rounds", type=int, default=1)
+        verb.add_argument("--seconds", type=float, default=0.5)
     of_model = verbs.add_parser("model")
     of_model.add_argument("name")
     of_model.add_argument("--tokens", type=int, default=4096)
-    for verb in (of_shapes, of_model):
+    for verb in (of_shapes, of_backward, of_model):
         verb.add_argument("--threads", type=int, default=os.cpu_count())
         verb.add_argument("--record", type=pathlib.Path)
     arguments = parser.parse_args()
-    found = {"shapes": shapes, "model": model}[arguments.verb](arguments)
+    found = {"shapes": shapes, "backward": backward, "model": model}[arguments.verb](arguments)
     if arguments.record:
         record(arguments, found)
 

@@ -1,32 +1,43 @@
-//! One request: arrays and options in, the GIL released while it is computed, arrays out.
+//! Requests: arrays and options in, the GIL released while they are computed, arrays out.
 
-use glasshead_attention::{Array, Attention, Shape, Values as ReadValues, bf16, f16};
-use numpy::{PyArray4, PyArrayMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods};
+use glasshead_attention::{Array, Gradients, Shape, TensorView, Values as ReadValues, bf16, f16};
+use numpy::{
+    PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray3, PyUntypedArray, PyUntypedArrayMethods,
+};
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 
 use crate::{
     borrow::{Borrowed, Stored},
     errors::{python, wrong_type},
-    mask, options,
+    options::Options,
     read::Asked,
     threads,
 };
 
-/// Everything but q, k and v.
-struct Options<'py> {
-    mask: Option<Bound<'py, PyUntypedArray>>,
-    causal: Bound<'py, PyAny>,
-    window: Option<(Option<i64>, Option<i64>)>,
-    scale: Option<f64>,
-    softcap: f64,
-    sinks: Option<PyReadonlyArray1<'py, f32>>,
-    alibi_slopes: Option<PyReadonlyArray1<'py, f32>>,
-    lengths: Option<PyReadonlyArray1<'py, i64>>,
-    read: Option<Asked>,
-}
-
 /// The output, and the readouts by name.
 type Answer<'py> = (Bound<'py, PyAny>, Bound<'py, PyDict>);
+/// Those of q, k and v, and of the sinks where there are any.
+type Derived<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
+
+/// Calls a function of one of the four types: that of `$q`, the first array.
+macro_rules! by_type {
+    ($q:expr, $call:ident($($arg:expr),*)) => {{
+        let q: &Bound<'_, PyUntypedArray> = $q;
+        if q.cast::<PyArray4<f32>>().is_ok() {
+            $call::<f32>($($arg),*)
+        } else if q.cast::<PyArray4<f64>>().is_ok() {
+            $call::<f64>($($arg),*)
+        } else if q.cast::<PyArray4<f16>>().is_ok() {
+            $call::<f16>($($arg),*)
+        } else if q.cast::<PyArray4<u16>>().is_ok() {
+            $call::<bf16>($($arg),*)
+        } else if q.ndim() != 4 {
+            Err(axes("q", q))
+        } else {
+            Err(wrong_type("q", q.dtype().str()?, "q, k and v are all float32, float64, float16 or bfloat16"))
+        }
+    }};
+}
 
 /// Attention over arrays [batch, heads, tokens, dim] of float32, float64, float16, or uint16 for bfloat16.
 #[pyfunction]
@@ -47,21 +58,33 @@ pub(crate) fn attention<'py>(
     read: Option<Asked>,
 ) -> PyResult<Answer<'py>> {
     let arrays = [("q", q), ("k", k), ("v", v)];
-    let options = Options { mask, causal, window, scale, softcap, sinks, alibi_slopes, lengths, read };
-    let (_, q) = &arrays[0];
-    if q.cast::<PyArray4<f32>>().is_ok() {
-        attend::<f32>(&arrays, options)
-    } else if q.cast::<PyArray4<f64>>().is_ok() {
-        attend::<f64>(&arrays, options)
-    } else if q.cast::<PyArray4<f16>>().is_ok() {
-        attend::<f16>(&arrays, options)
-    } else if q.cast::<PyArray4<u16>>().is_ok() {
-        attend::<bf16>(&arrays, options)
-    } else if q.ndim() != 4 {
-        Err(axes("q", q))
-    } else {
-        Err(wrong_type("q", q.dtype().str()?, "q, k and v are all float32, float64, float16 or bfloat16"))
-    }
+    let options = Options { mask, causal, window, scale, softcap, sinks, alibi_slopes, lengths };
+    by_type!(&arrays[0].1, attend(&arrays, &options, read))
+}
+
+/// Gradients of what [`attention`] with the same arrays and options has given, for the gradient of its output.
+#[pyfunction]
+#[pyo3(signature = (q, k, v, out, grad_out, lse, *, mask, causal, window, scale, softcap, sinks, alibi_slopes, lengths))]
+#[allow(clippy::too_many_arguments)] // The keywords of a Python function.
+pub(crate) fn backward<'py>(
+    q: Bound<'py, PyUntypedArray>,
+    k: Bound<'py, PyUntypedArray>,
+    v: Bound<'py, PyUntypedArray>,
+    out: Bound<'py, PyUntypedArray>,
+    grad_out: Bound<'py, PyUntypedArray>,
+    lse: Option<PyReadonlyArray3<'py, f32>>,
+    mask: Option<Bound<'py, PyUntypedArray>>,
+    causal: Bound<'py, PyAny>,
+    window: Option<(Option<i64>, Option<i64>)>,
+    scale: Option<f64>,
+    softcap: f64,
+    sinks: Option<PyReadonlyArray1<'py, f32>>,
+    alibi_slopes: Option<PyReadonlyArray1<'py, f32>>,
+    lengths: Option<PyReadonlyArray1<'py, i64>>,
+) -> PyResult<Derived<'py>> {
+    let arrays = [("q", q), ("k", k), ("v", v), ("out", out), ("grad_out", grad_out)];
+    let options = Options { mask, causal, window, scale, softcap, sinks, alibi_slopes, lengths };
+    by_type!(&arrays[0].1, differentiate(&arrays, &options, lse.as_ref()))
 }
 
 fn axes(name: &str, array: &Bound<'_, PyUntypedArray>) -> PyErr {
@@ -71,13 +94,10 @@ fn axes(name: &str, array: &Bound<'_, PyUntypedArray>) -> PyErr {
     ))
 }
 
-fn attend<'py, T: Stored>(
-    arrays: &[(&str, Bound<'py, PyUntypedArray>); 3],
-    options: Options<'py>,
-) -> PyResult<Answer<'py>> {
-    let py = arrays[0].1.py();
+/// The arrays where they lie. They are all of the type `T`, which is that of the first.
+fn borrow<'py, T: Stored>(arrays: &[(&str, Bound<'py, PyUntypedArray>)]) -> PyResult<Vec<Borrowed<'py, T>>> {
     let q_dtype = arrays[0].1.dtype();
-    let borrowed = arrays.each_ref().map(|(name, array)| match array.cast::<PyArray4<T::Numpy>>() {
+    let borrowed = arrays.iter().map(|(name, array)| match array.cast::<PyArray4<T::Numpy>>() {
         Ok(array) => Borrowed::<T>::new(array),
         Err(_) if array.ndim() != 4 => Err(axes(name, array)),
         Err(_) => {
@@ -85,36 +105,27 @@ fn attend<'py, T: Stored>(
             Err(wrong_type(name, found, "q, k and v have one dtype"))
         }
     });
-    let [q, k, v] = borrowed;
-    let (q, k, v) = (q?, k?, v?);
-    let (q, k, v) = (q.view()?, k.view()?, v.view()?);
+    borrowed.collect()
+}
+
+fn views<'a, const N: usize, T: Stored>(borrowed: &'a [Borrowed<'_, T>]) -> PyResult<[TensorView<'a, T>; N]> {
+    let views = borrowed.iter().map(Borrowed::view).collect::<PyResult<Vec<_>>>()?;
+    views.try_into().map_err(|_| PyValueError::new_err("another number of arrays"))
+}
+
+fn attend<'py, T: Stored>(
+    arrays: &[(&str, Bound<'py, PyUntypedArray>); 3],
+    options: &Options<'py>,
+    read: Option<Asked>,
+) -> PyResult<Answer<'py>> {
+    let py = arrays[0].1.py();
+    let borrowed = borrow::<T>(arrays)?;
+    let qkv @ [q, k, _] = views(&borrowed)?;
     let [batch, heads, queries, _] = q.shape();
     let shape = Shape { batch, heads, queries, keys: k.shape()[2] };
-
-    let mask = options.mask.as_ref().map(mask::Borrowed::new).transpose()?;
-    let mut request = Attention::new(q, k, v).softcap(options.softcap);
-    if let Some(causal) = options::causal(&options.causal, queries, shape.keys)? {
-        request = request.causal(causal);
-    }
-    if let Some(window) = options.window {
-        request = request.window(options::window(window)?);
-    }
-    if let Some(scale) = options.scale {
-        request = request.scale(scale);
-    }
-    if let Some(mask) = &mask {
-        request = request.mask(mask.mask()?);
-    }
-    if let Some(sinks) = &options.sinks {
-        request = request.sinks(sinks.as_slice()?);
-    }
-    if let Some(slopes) = &options.alibi_slopes {
-        request = request.alibi_slopes(slopes.as_slice()?);
-    }
-    if let Some(lengths) = &options.lengths {
-        request = request.kv_lengths(lengths.as_slice()?);
-    }
-    if let Some(read) = options.read {
+    let mask = options.mask()?;
+    let mut request = options.request(qkv, mask.as_ref())?;
+    if let Some(read) = read {
         request = request.read(read.read(&shape)?);
     }
     let pool = threads::pool(py)?;
@@ -128,6 +139,29 @@ fn attend<'py, T: Stored>(
         }
     }
     Ok((array(py, T::bits(seen.out), &seen.shape)?, readouts))
+}
+
+fn differentiate<'py, T: Stored>(
+    arrays: &[(&str, Bound<'py, PyUntypedArray>); 5],
+    options: &Options<'py>,
+    lse: Option<&PyReadonlyArray3<'py, f32>>,
+) -> PyResult<Derived<'py>> {
+    let py = arrays[0].1.py();
+    let borrowed = borrow::<T>(arrays)?;
+    let [q, k, v, out, grad_out] = views(&borrowed)?;
+    let mask = options.mask()?;
+    let request = options.request([q, k, v], mask.as_ref())?;
+    let lse = lse.map(|lse| lse.as_slice()).transpose()?;
+    let pool = threads::pool(py)?;
+    let gradients = py.detach(|| pool.install(|| request.backward(out, lse, grad_out))).map_err(python)?;
+    let Gradients { q: gq, k: gk, v: gv, sinks } = gradients;
+    let sinks = sinks.map(|sinks| numpy::PyArray1::from_vec(py, sinks).into_any());
+    Ok((
+        array(py, T::bits(gq), &q.shape())?,
+        array(py, T::bits(gk), &k.shape())?,
+        array(py, T::bits(gv), &v.shape())?,
+        sinks,
+    ))
 }
 
 /// An array that owns these numbers.

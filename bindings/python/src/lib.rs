@@ -14,7 +14,7 @@ mod threads;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::attend::attention;
+    use crate::attend::{attention, backward};
     #[pymodule_export]
     use crate::threads::{get_num_threads, set_num_threads};
 

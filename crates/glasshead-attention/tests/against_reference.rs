@@ -21,26 +21,7 @@ impl Case {
             // Who sees whom, and the bias, are exact: they come from the oracle.
             let row = reference::row(request, b, h, i).unwrap();
             largest_score = row.scores.iter().fold(largest_score, |max, s| max.max(s.abs()));
-            let q: Vec<f32> = request.q().vector(b, h, i).iter().map(T::to_f32).collect();
-            let scale = (1.0 / (self.dim as f64).sqrt()) as f32;
-            let mut scores = Vec::new();
-            for &j in &row.keys {
-                let k = request.k().vector(b, h / self.group, j);
-                let dot: f32 = q.iter().zip(k.iter()).map(|(q, k)| q * k.to_f32()).sum();
-                let mut s = dot * scale;
-                if self.softcap > 0.0 {
-                    s = self.softcap as f32 * (s / self.softcap as f32).tanh();
-                }
-                if self.alibi {
-                    s -= arrays.slopes[h] * (row.position - j as i64).abs() as f32;
-                }
-                if let Some((true, _)) = self.mask {
-                    let [mb, mh, mi, mk] = arrays.mask_shape;
-                    let at = ((b % mb * mh + h % mh) * mi + i % mi) * mk + j;
-                    s += arrays.mask_f32[at];
-                }
-                scores.push(s);
-            }
+            let scores = self.plain_scores(arrays, request, &row);
             let sink = self.sinks.then(|| arrays.sinks[h]);
             let max = scores.iter().copied().chain(sink).fold(f32::NEG_INFINITY, f32::max);
             let e: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();

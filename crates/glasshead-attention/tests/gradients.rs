@@ -2,13 +2,13 @@
 //! this machine.
 //!
 //! Tolerance: twice the error of the chain rule done plainly in f32 (Dao's rule), plus what rounding costs in any
-//! order of operations. A weight is off by ε|s| for a score of size |s|, and a gradient is a sum of products of
-//! weights whose parts may cancel: so that share, and the rounding of the type, are taken of the largest sum of
-//! the parts' sizes.
+//! order of operations. A score is off by ε times the sizes of what is added up to it, which is the relative error
+//! of its weight, and a gradient is a sum of products of weights that may cancel: so that share, and the rounding
+//! of the type, are taken of the largest sum of the products' sizes.
 
 mod cases;
 
-use cases::{Case, cases, indices};
+use cases::{Arrays, Case, cases, indices};
 use glasshead_attention::{
     Attention, Causal, Element, Gradients, InstructionSet, Packed, Read, TensorView, Window, reference,
 };
@@ -20,11 +20,18 @@ use proptest::prelude::*;
 struct Plain {
     gradients: [Vec<f32>; 4],
     sizes: [Vec<f64>; 4],
+    /// Of any score: the sum of its parts' sizes.
     largest_score: f64,
 }
 
 impl Plain {
-    fn new<T: Element>(case: &Case, request: &Attention<T>, grad_out: TensorView<T>, normal: f64) -> Self {
+    fn new<T: Element>(
+        case: &Case,
+        arrays: &Arrays<T>,
+        request: &Attention<T>,
+        grad_out: TensorView<T>,
+        normal: f64,
+    ) -> Self {
         let (q, k, v) = (request.q(), request.k(), request.v());
         let lens = [
             case.batch * case.heads() * case.queries * case.dim,
@@ -42,12 +49,14 @@ impl Plain {
         let scale = (1.0 / (case.dim as f64).sqrt()) as f32;
         for (b, h, i) in indices(case.batch, case.heads(), case.queries) {
             let row = reference::row(request, b, h, i).unwrap();
-            let size = row.scores.iter().fold(0.0, |max: f64, s| max.max(s.abs()));
-            plain.largest_score = plain.largest_score.max(size);
             let (q, go) = (f32s(q.vector(b, h, i)), f32s(grad_out.vector(b, h, i)));
             let kv = h / case.group;
-            // The scores are the oracle's, rounded; so are the sums.
-            let weights: Vec<f32> = row.scores.iter().map(|s| (*s as f32 - row.lse as f32).exp()).collect();
+            let largest = row.scores.iter().fold(0.0, |max: f64, s| max.max(s.abs()));
+            let scores = case.plain_scores(arrays, request, &row);
+            let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sink = if case.sinks { (arrays.sinks[h] - max).exp() } else { 0.0 };
+            let lse = max + (scores.iter().map(|s| (s - max).exp()).sum::<f32>() + sink).ln();
+            let weights: Vec<f32> = scores.iter().map(|s| (s - lse).exp()).collect();
             let of = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
             let size_of =
                 |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from((a * b).abs())).sum::<f64>();
@@ -66,6 +75,8 @@ impl Plain {
             let at_q = ((b * case.heads() + h) * case.queries + i) * case.dim;
             for ((&j, &weight), value) in row.keys.iter().zip(&weights).zip(&values) {
                 let key = f32s(k.vector(b, kv, j));
+                let score_size = size_of(&q, &key) * f64::from(scale) + largest;
+                plain.largest_score = plain.largest_score.max(score_size);
                 let mut gs = weight * (of(&go, value) - mean) * scale;
                 let mut gs_size = f64::from(weight * scale) * (size_of(&go, value) + mean_size);
                 if case.softcap > 0.0 {
@@ -124,7 +135,8 @@ fn check<T: Element>(case: &Case, rounding: f64, smallest: f64) {
     let grad_out = case.view(&incoming, case.heads(), case.queries, case.value_dim);
     let exact = reference::gradients(&request, grad_out).unwrap();
     let exact = [exact.q, exact.k, exact.v, exact.sinks];
-    let plain = Plain::new(case, &request, grad_out, if rounding > 0.0 { smallest / rounding } else { 0.0 });
+    let plain =
+        Plain::new(case, &arrays, &request, grad_out, if rounding > 0.0 { smallest / rounding } else { 0.0 });
     let rounding = rounding + f64::from(f32::EPSILON) * (4.0 + plain.largest_score);
     for set in InstructionSet::ALL {
         let request = request.clone().instruction_set(set);
@@ -178,7 +190,7 @@ proptest! {
         let incoming = incoming::<f64>(&case);
         let grad_out = case.view(&incoming, case.heads(), case.queries, case.value_dim);
         let exact = reference::gradients(&request, grad_out).unwrap();
-        let sizes = Plain::new(&case, &request, grad_out, 0.0).sizes;
+        let sizes = Plain::new(&case, &arrays, &request, grad_out, 0.0).sizes;
         for set in InstructionSet::here() {
             let request = request.clone().instruction_set(set);
             let (out, lse) = forward(&request);

@@ -10,8 +10,36 @@ from ._attended import Attended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypedDict
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from ._read import Read
+
+    class Options(TypedDict):
+        """What is said beside q, k and v."""
+
+        mask: Any
+        causal: bool | str | int
+        window: tuple[int | None, int | None] | None
+        scale: float | None
+        softcap: float | None
+        sinks: Any
+        alibi_slopes: Any
+        lengths: Any
+
+    class NativeOptions(TypedDict):
+        """The same as the engine takes it."""
+
+        mask: NDArray[Any] | None
+        causal: bool | str | int
+        window: tuple[int | None, int | None] | None
+        scale: float | None
+        softcap: float
+        sinks: NDArray[np.float32] | None
+        alibi_slopes: NDArray[np.float32] | None
+        lengths: NDArray[np.int64] | None
 
 
 def attention(
@@ -47,35 +75,48 @@ def attention(
     - ``read``: a :class:`glasshead.Read`, or a list such as ``"entropy,top=8"`` or ``"all"``.
 
     A query that may see no key gives 0. A hidden key or value never touches a result, not even as NaN. Results are
-    arrays of the caller's kind, readouts in float32 and int64. They carry no gradients: a tensor that needs one is
-    refused, see :func:`glasshead.torch.scaled_dot_product_attention`.
+    arrays of the caller's kind, readouts in float32 and int64. The output of torch tensors has gradients with respect
+    to q, k, v, a float mask and sinks, in memory that grows with the tokens; slopes and readouts have none.
     """
     kind = kind_of("q", q)
-    refuse_gradients(kind, q, k, v)
-    taken = take(kind, "q", q), take(kind, "k", k), take(kind, "v", v)
-    out, readouts = _native.attention(
-        *taken,
-        mask=None if mask is None else take_mask(kind, mask, taken[1].shape[-2] if taken[1].ndim > 1 else 0),
-        causal=causal,
-        window=window,
-        scale=scale,
-        softcap=softcap or 0.0,
-        sinks=None if sinks is None else take_vector(kind, "sinks", sinks, "float32"),
-        alibi_slopes=None if alibi_slopes is None else take_vector(kind, "alibi_slopes", alibi_slopes, "float32"),
-        lengths=None if lengths is None else take_vector(kind, "lengths", lengths, "int64"),
-        read=read,
-    )
+    asked: Options = {
+        "mask": mask,
+        "causal": causal,
+        "window": window,
+        "scale": scale,
+        "softcap": softcap,
+        "sinks": sinks,
+        "alibi_slopes": alibi_slopes,
+        "lengths": lengths,
+    }
+    if kind is TORCH and wants_gradients(q, k, v, mask, sinks):
+        from ._gradients import differentiable
+
+        return differentiable(q, k, v, asked, read)  # type: ignore[arg-type, return-value]
+    arrays = take(kind, "q", q), take(kind, "k", k), take(kind, "v", v)
+    out, readouts = _native.attention(*arrays, **take_options(kind, arrays[1], asked), read=read)
     return Attended(kind.give(out), {name: kind.give(array) for name, array in readouts.items()})
 
 
-def refuse_gradients(kind: Kind, *arrays: Any) -> None:
-    """Refuses tensors that somebody wants gradients of, which would be lost without a word."""
-    if kind is not TORCH or not any(getattr(array, "requires_grad", False) for array in arrays):
-        return
+def take_options(kind: Kind, k: NDArray[Any], asked: Options) -> NativeOptions:
+    """Options as the engine takes them."""
+    mask, sinks, slopes, lengths = asked["mask"], asked["sinks"], asked["alibi_slopes"], asked["lengths"]
+    return {
+        "mask": None if mask is None else take_mask(kind, mask, k.shape[-2] if k.ndim > 1 else 0),
+        "causal": asked["causal"],
+        "window": asked["window"],
+        "scale": asked["scale"],
+        "softcap": asked["softcap"] or 0.0,
+        "sinks": None if sinks is None else take_vector(kind, "sinks", sinks, "float32"),
+        "alibi_slopes": None if slopes is None else take_vector(kind, "alibi_slopes", slopes, "float32"),
+        "lengths": None if lengths is None else take_vector(kind, "lengths", lengths, "int64"),
+    }
+
+
+def wants_gradients(*arrays: object) -> bool:
+    """Whether somebody wants gradients of one of these tensors."""
+    if not any(getattr(array, "requires_grad", False) for array in arrays):
+        return False
     import torch
 
-    if torch.is_grad_enabled():
-        raise ValueError(
-            "q, k or v requires gradients, and glasshead.attention gives none\n"
-            "hint: call it under torch.no_grad() or on x.detach()"
-        )
+    return torch.is_grad_enabled()

@@ -2,46 +2,114 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from . import _native
+from ._arrays import TORCH
 from ._attended import Attended
-from ._attention import attention
+from ._attention import attention, take_options
+from ._read import Read
+
+if TYPE_CHECKING:
+    from ._attention import Options
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Attended[Tensor]:
+def differentiable(q: Tensor, k: Tensor, v: Tensor, asked: Options, read: Read | str | None) -> Attended[Tensor]:
     """As :func:`glasshead.attention`; the output knows where it came from."""
-    sinks = options.get("sinks")
-    sinks_need = sinks is not None and sinks.requires_grad
-    if not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad or sinks_need)):
-        return attention(q, k, v, **options)
     answers: list[Attended[Tensor]] = []
-    out = AttentionFunction.apply(q, k, v, sinks, options, answers)
+    sinks, mask = asked["sinks"], asked["mask"]
+    if not isinstance(sinks, Tensor):
+        sinks = None
+    out = AttentionFunction.apply(q, k, v, sinks, mask, asked, read, answers)
     return Attended(out, answers[0]._readouts)
 
 
 class AttentionFunction(torch.autograd.Function):
-    """The output of q, k, v and the sinks; what was read out is left in ``answers`` and has no gradients."""
+    """The output of q, k, v, the sinks and a mask; what was read out is left in ``answers`` and has no gradients."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         q: Tensor,
         k: Tensor,
         v: Tensor,
         sinks: Tensor | None,
-        options: dict[str, Any],
+        mask: Tensor | None,
+        asked: Options,
+        read: Read | str | None,
         answers: list[Attended[Tensor]],
     ) -> Tensor:
-        answers.append(attention(q, k, v, **options))
-        return answers[0].out
+        seen = attention(q, k, v, **asked, read=with_lse(read))
+        readouts = dict(seen)
+        ctx.asked = asked
+        ctx.save_for_backward(q, k, v, sinks, mask, seen.out, readouts["lse"])
+        if not wants_lse(read):
+            del readouts["lse"]
+        answers.append(Attended(seen.out, readouts))
+        out: Tensor = seen.out
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        raise NotImplementedError(
-            "glasshead computes no gradients yet\nhint: train with another attention, or call it under torch.no_grad()"
-        )
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, sinks, mask, out, lse = ctx.saved_tensors
+        asked: Options = ctx.asked.copy()
+        asked["mask"] = mask
+        # A gradient may come as another type, or as one number for all.
+        given = {"q": q, "k": k, "v": v, "out": out, "grad_out": grad_out.to(out.dtype)}
+        arrays = {name: TORCH.take(name, x) for name, x in given.items()}
+        options = take_options(TORCH, arrays["k"], asked)
+        *gradients, of_sinks = _native.backward(**arrays, lse=TORCH.take("lse", lse), **options)
+        gq, gk, gv = (TORCH.give(array) for array in gradients)
+        gs = None if sinks is None or of_sinks is None else TORCH.give(of_sinks).to(sinks.dtype)
+        gm = mask_gradient(q, k, v, asked, out, grad_out) if ctx.needs_input_grad[4] else None
+        return gq, gk, gv, gs, gm, None, None, None
+
+
+def wants_lse(read: Read | str | None) -> bool:
+    if isinstance(read, Read):
+        return read.lse
+    return read is not None and any(item.strip() in ("lse", "all") for item in read.split(","))
+
+
+def with_lse(read: Read | str | None) -> Read | str:
+    """What the backward pass needs beside what was asked for."""
+    if read is None:
+        return Read(lse=True)
+    if wants_lse(read):
+        return read
+    return replace(read, lse=True) if isinstance(read, Read) else f"{read},lse"
+
+
+def mask_gradient(q: Tensor, k: Tensor, v: Tensor, asked: Options, out: Tensor, grad_out: Tensor) -> Tensor:
+    """The gradient of a mask that is added to the scores, in the mask's shape.
+
+    It is as large as the weights, or a sum of that many: so they are read out row by row, head by head.
+    """
+    batch, heads, queries, keys = *q.shape[:3], k.shape[2]
+    group = heads // k.shape[1]
+    mask: Tensor = asked["mask"]
+    full = mask[(None,) * (4 - mask.dim())]
+    gradient = torch.zeros_like(full, dtype=torch.promote_types(full.dtype, torch.float32))
+    for b in range(batch):
+        for h in range(heads):
+            kv = h // group
+            own: dict[str, Any] = dict(asked)
+            own["mask"] = full[b if full.shape[0] > 1 else 0, h if full.shape[1] > 1 else 0]
+            for name, index in (("sinks", h), ("alibi_slopes", h), ("lengths", b)):
+                if own[name] is not None:
+                    own[name] = own[name][index : index + 1]
+            one = [x[b : b + 1, n : n + 1] for x, n in ((q, h), (k, kv), (v, kv))]
+            weights = attention(*one, **own, read=Read(rows=range(queries))).rows[0, 0]
+            go = grad_out[b, h].to(weights.dtype)
+            mean = (go * out[b, h]).sum(-1, keepdim=True)
+            # Hidden values may be anything; where there is no weight there is no gradient.
+            of_scores = torch.where(weights > 0, weights * (go @ v[b, kv].to(weights.dtype).T - mean), 0.0)
+            place = gradient[b if full.shape[0] > 1 else 0, h if full.shape[1] > 1 else 0]
+            place += of_scores.sum_to_size(place.shape)
+    return gradient.to(mask.dtype).reshape(mask.shape)

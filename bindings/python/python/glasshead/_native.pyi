@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ._read import Read
 
-__all__ = ["__version__", "attention", "get_num_threads", "set_num_threads"]
+__all__ = ["__version__", "attention", "backward", "get_num_threads", "set_num_threads"]
 
 __version__: str
 
@@ -24,5 +24,22 @@ def attention(
     lengths: NDArray[int64] | None,
     read: Read | str | None,
 ) -> tuple[NDArray[Any], dict[str, NDArray[float32] | NDArray[int64]]]: ...
+def backward(
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
+    out: NDArray[Any],
+    grad_out: NDArray[Any],
+    lse: NDArray[float32] | None,
+    *,
+    mask: NDArray[Any] | None,
+    causal: bool | str | int,
+    window: tuple[int | None, int | None] | None,
+    scale: float | None,
+    softcap: float,
+    sinks: NDArray[float32] | None,
+    alibi_slopes: NDArray[float32] | None,
+    lengths: NDArray[int64] | None,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[float32] | None]: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from ._gradients import attend
+from ._attention import attention
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -31,7 +31,8 @@ def scaled_dot_product_attention(
     ``query [..., L, E]``, ``key [..., S, E]``, ``value [..., S, Ev]``. ``attn_mask`` is bool (True: this query may
     attend to this key) or float (added to the scores). ``is_causal`` is top-left: query i sees keys j ≤ i, also where
     there are more keys than queries. A query that may see no key gives 0. With ``enable_gqa`` neighbouring query heads
-    share a key head. What cannot be done is refused: dropout, masks that need gradients, nested tensors.
+    share a key head. Gradients are computed without keeping the weights. What cannot be done is refused: dropout, nested
+    tensors.
     """
     if dropout_p != 0.0:
         raise NotImplementedError(f"dropout_p is {dropout_p}\nhint: weights are never dropped here; give 0.0")
@@ -48,7 +49,7 @@ def scaled_dot_product_attention(
         return query.new_zeros(*leading(query, key, value, enable_gqa), query.shape[-2], value.shape[-1])
     q, k, v, mask = four_axes(query, key, value, attn_mask, enable_gqa)
     try:
-        out = attend(q, k, v, mask=mask, causal=causal, scale=scale).out
+        out = attention(q, k, v, mask=mask, causal=causal, scale=scale).out
     except (TypeError, ValueError) as error:
         # The class that torch's own function raises.
         raise RuntimeError(str(error)) from None
@@ -98,8 +99,6 @@ def check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Non
         refuse(
             f"attn_mask is {mask.dtype} and query is {query.dtype}", "a mask is bool, float32, or of the query's type"
         )
-    if mask.requires_grad and torch.is_grad_enabled():
-        raise NotImplementedError("attn_mask requires gradients\nhint: only query, key and value have them here")
 
 
 def leading(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> list[int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from . import _capture
-from ._gradients import attend
+from ._attention import attention
 from ._masks import Visible, mask, remembered
 from ._read import Read
 
@@ -54,13 +54,13 @@ def attention_forward(
         options["mask"] = added(position_bias, options.get("mask"), key.shape[2])
     options |= {"scale": scaling, "softcap": softcap, "sinks": s_aux}
     watch = _capture.watching(module)
-    seen = attend(query, key, value, read=None if watch is None else watch.read, **options)
+    seen = attention(query, key, value, read=None if watch is None else watch.read, **options)
     if watch is not None:
         watch.see(module, seen, key.shape[2], attention_mask if isinstance(attention_mask, Visible) else None)
     weights = None
     if output_attentions:
         with torch.no_grad():
-            weights = attend(query, key, value, read=Read(rows=range(query.shape[2])), **options).rows.to(query.dtype)
+            weights = attention(query, key, value, read=Read(rows=range(query.shape[2])), **options).rows.to(query.dtype)
     return seen.out.transpose(1, 2).contiguous(), weights
 
 

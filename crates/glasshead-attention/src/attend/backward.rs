@@ -18,7 +18,7 @@
 //! computed in [`Element`]'s number, f32 or f64. A hidden key with a NaN gives 0 · NaN: such heads are left to
 //! the reference, see [`super::gradients`].
 
-use std::ops::Range;
+use std::{f64::consts::LOG2_E, ops::Range};
 
 use super::{
     Problem,
@@ -196,37 +196,38 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
             }
         }
         let sink = problem.sinks.map(|sinks| sinks[head]);
-        let mut means = [[T::Number::default(); MAX_WIDTH]; TILES];
+        let mut means = bases;
+        let mut rests = bases;
         let mut sink_gradient = 0.0;
         for tile in 0..tiles {
             let own = (count - tile * width).min(width);
+            let mut exponents = [0.0; MAX_WIDTH];
             for (c, running) in running[tile].into_iter().enumerate() {
                 let closed = running.close(simd, sink);
-                let mut total = [T::Number::default(); MAX_LANES];
-                simd.store(closed.total, &mut total);
-                simd.store(closed.top, &mut bases[tile][c * S::LANES..]);
-                for (base, total) in bases[tile][c * S::LANES..].iter_mut().zip(&total[..S::LANES]) {
-                    *base = T::Number::from_f64(base.to_f64() + total.to_f64().log2());
+                let mut lanes = [[T::Number::default(); MAX_LANES]; 2];
+                simd.store(closed.top, &mut lanes[0]);
+                simd.store(closed.total, &mut lanes[1]);
+                for (lane, exponent) in exponents[c * S::LANES..(c + 1) * S::LANES].iter_mut().enumerate() {
+                    *exponent = lanes[0][lane].to_f64() + lanes[1][lane].to_f64().log2();
                 }
             }
-            for lane in 0..width {
+            for (lane, exponent) in exponents[..width].iter_mut().enumerate() {
                 let query = first + tile * width + lane.min(own - 1);
                 if let Some(lse) = known {
                     let lse = lse[(batch * problem.heads + head) * problem.queries + query];
-                    bases[tile][lane] = T::Number::from_f64(f64::from(lse) * std::f64::consts::LOG2_E);
+                    *exponent = f64::from(lse) * LOG2_E;
                 }
-                let base = &mut bases[tile][lane];
                 // A query that sees nothing has scores of −∞ alone, and −∞ − −∞ would be NaN.
-                if *base == T::Number::from_f64(f64::NEG_INFINITY) {
-                    *base = T::Number::default();
+                if *exponent == f64::NEG_INFINITY {
+                    *exponent = 0.0;
                 }
+                bases[tile][lane] = T::Number::from_f64(*exponent);
+                rests[tile][lane] = T::Number::from_f64(*exponent - bases[tile][lane].to_f64());
                 if lane < own {
                     let mean = dot_of(simd, forward.out, forward.grad_out, [batch, head, query]);
                     means[tile][lane] = mean;
-                    if let Some(sink) = sink {
-                        let weight = (f64::from(sink) * std::f64::consts::LOG2_E - base.to_f64()).exp2();
-                        sink_gradient -= weight * mean.to_f64();
-                    }
+                    let weight = sink.map_or(0.0, |sink| (f64::from(sink) * LOG2_E - *exponent).exp2());
+                    sink_gradient -= weight * mean.to_f64();
                 }
             }
         }
@@ -264,6 +265,7 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
                     value_dim,
                     unit,
                     base: std::array::from_fn(|c| simd.load(&bases[tile][c * S::LANES..])),
+                    rest: std::array::from_fn(|c| simd.load(&rests[tile][c * S::LANES..])),
                     mean: std::array::from_fn(|c| simd.load(&means[tile][c * S::LANES..])),
                     slopes: slopes.as_deref(),
                 };
@@ -353,7 +355,10 @@ struct Gradients<'a, N, F> {
     v: Rows<'a, N>,
     value_dim: usize,
     unit: N,
+    /// What exponents of 2 are counted from: a number, and what it was rounded by. All weights of a query would be
+    /// off by that.
     base: [F; COLUMNS],
+    rest: [F; COLUMNS],
     mean: [F; COLUMNS],
     slopes: Option<&'a [N]>,
 }
@@ -398,11 +403,9 @@ impl<N: Number, F: Copy> Gradients<'_, N, F> {
         for (r, sums) in sums.into_iter().enumerate() {
             for (c, gw) in sums.into_iter().enumerate() {
                 let at = r * width + c * S::LANES;
-                let x = simd.mul_add_once(
-                    simd.load(&p[at..]),
-                    simd.splat(self.unit),
-                    simd.sub(zero, self.base[c]),
-                );
+                let score = simd.load(&p[at..]);
+                let x = simd.mul_add_once(score, simd.splat(self.unit), simd.sub(zero, self.base[c]));
+                let x = simd.sub(x, self.rest[c]);
                 let weight = exp2(simd, x);
                 // Where there is no weight there is no gradient either, whatever a hidden value is.
                 let mut g = simd.mul(weight, simd.sub(gw, self.mean[c]));

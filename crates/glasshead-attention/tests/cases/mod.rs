@@ -1,7 +1,7 @@
 //! Random problems for the tests that compare with the reference.
 #![allow(dead_code)] // Each test file uses a part.
 
-use glasshead_attention::{Attention, Causal, Element, Mask, MaskValues, TensorView, Window};
+use glasshead_attention::{Attention, Causal, Element, Mask, MaskValues, TensorView, Window, reference};
 use proptest::prelude::*;
 
 /// One random problem; arrays are drawn from `seed`.
@@ -168,6 +168,36 @@ impl Case {
             request = request.alibi_slopes(&arrays.slopes);
         }
         request
+    }
+
+    /// Scores of a row as the equation says them, in f32. Who sees whom, and the bias, are exact: they come from the
+    /// oracle.
+    pub(crate) fn plain_scores<T: Element>(
+        &self,
+        arrays: &Arrays<T>,
+        request: &Attention<T>,
+        row: &reference::Row,
+    ) -> Vec<f32> {
+        let (b, h, i) = (row.batch, row.head, row.query);
+        let q: Vec<f32> = request.q().vector(b, h, i).iter().map(T::to_f32).collect();
+        let scale = (1.0 / (self.dim as f64).sqrt()) as f32;
+        let score = |&j: &usize| {
+            let k = request.k().vector(b, h / self.group, j);
+            let dot: f32 = q.iter().zip(k.iter()).map(|(q, k)| q * k.to_f32()).sum();
+            let mut s = dot * scale;
+            if self.softcap > 0.0 {
+                s = self.softcap as f32 * (s / self.softcap as f32).tanh();
+            }
+            if self.alibi {
+                s -= arrays.slopes[h] * (row.position - j as i64).abs() as f32;
+            }
+            if let Some((true, _)) = self.mask {
+                let [mb, mh, mi, mk] = arrays.mask_shape;
+                s += arrays.mask_f32[((b % mb * mh + h % mh) * mi + i % mi) * mk + j];
+            }
+            s
+        };
+        row.keys.iter().map(score).collect()
     }
 }
 
