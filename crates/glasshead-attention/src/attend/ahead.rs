@@ -39,6 +39,7 @@ pub(super) struct Ahead {
 pub(super) struct Share {
     at: *const u8,
     step: usize,
+    len: usize,
 }
 
 impl Share {
@@ -48,6 +49,29 @@ impl Share {
         simd.prefetch(self.at.wrapping_add(LINE));
         self.at = self.at.wrapping_add(self.step);
     }
+
+    /// As many times as a register tile is to ask.
+    #[inline(always)]
+    pub(super) fn fetch_all<S: Simd>(mut self, simd: S) {
+        self.fetch_some(simd, self.len);
+    }
+
+    #[inline(always)]
+    pub(super) fn fetch_some<S: Simd>(&mut self, simd: S, times: usize) {
+        for _ in 0..times {
+            self.fetch(simd);
+        }
+    }
+
+    /// How many times a register tile is to ask; 0 where it is to ask for nothing.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// How many pairs of cache lines a token of this view takes.
+pub(super) fn pairs<T: Element>(view: TensorView<T>) -> usize {
+    (view.shape()[3] * size_of::<T>()).div_ceil(PAIR)
 }
 
 impl Ahead {
@@ -113,11 +137,12 @@ impl Ahead {
         self.turn += self.needed.min(self.tiles);
         let [lines, column, row] = &mut self.at;
         if self.turn < self.tiles || *lines == self.count {
-            return Share { at: idle.as_ptr().cast(), step: 0 };
+            return Share { at: idle.as_ptr().cast(), step: 0, len: 0 };
         }
         self.turn -= self.tiles;
         let Lines { start, columns, stride, rows } = self.lines[*lines];
-        let share = Share { at: start.wrapping_add(*row * stride + *column * PAIR), step: stride };
+        let share =
+            Share { at: start.wrapping_add(*row * stride + *column * PAIR), step: stride, len: self.pairs };
         *row += self.pairs;
         if *row >= rows {
             (*row, *column) = (0, *column + 1);

@@ -12,13 +12,14 @@ use std::ops::Range;
 
 use super::{
     Problem,
+    ahead::{Ahead, Share, pairs},
     pack::{Rows, Source},
     score::{Running, Seen, Terms},
     workspace::Workspace,
 };
 use crate::{
     Element,
-    isa::{Dot, Grid, Kernel, MAX_LANES, Number, Simd, Single, Stored, dots, product},
+    isa::{Dot, Grid, Kernel, MAX_LANES, Number, Simd, Single, Stored, UNROLL, dots, product},
     softmax::exp2,
 };
 
@@ -30,6 +31,9 @@ const KEYS: usize = 256;
 const PART: usize = 32;
 /// Rows of q that share a key in registers.
 const TILE: usize = 4;
+
+/// Bytes of k and v from which on they come from memory, and asking for them ahead gives more than it costs.
+const FAR: usize = 1 << 24;
 
 /// One chunk of the keys of one key head, and all queries of a sequence in its query heads.
 pub(super) struct Chunk<'a, 'p, T: Element> {
@@ -101,13 +105,20 @@ impl<T: Element> Chunk<'_, '_, T> {
         let k_source = Source::new(problem.k, batch, key_head, depth * D::DEPTH);
         let v_source = Source::new(problem.v, batch, key_head, layout.padded);
 
+        let tokens = problem.batch * problem.heads / problem.group * problem.keys;
+        let far = tokens.saturating_mul((problem.dim + problem.value_dim) * size_of::<T>()) >= FAR;
+        let pairs = |view| if far { pairs(view) } else { 0 };
         for start in keys.clone().step_by(KEYS) {
             let block = start..keys.end.min(start + KEYS);
             let len = block.len();
             let p = workspace.p.get(rows * KEYS);
             p.fill(lowest);
+            // While keys are multiplied their values come into the second cache, and then the next keys: what is
+            // read is there already, and memory never waits for sums.
+            let head = [batch, key_head];
+            let mut ahead = Ahead::nothing(len, pairs(problem.v)).tokens(problem.v, head, block.clone());
             let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
-            score::<S, D>(simd, k, len, q, depth, p);
+            score::<S, D>(simd, k, len, q, depth, p, &mut ahead);
             for (r, (p, partial)) in
                 p.chunks_exact_mut(KEYS).zip(partial.chunks_exact_mut(layout.row())).enumerate()
             {
@@ -120,11 +131,14 @@ impl<T: Element> Chunk<'_, '_, T> {
                 }
                 row.weigh(simd, p, partial, layout);
             }
+            let next = block.end..problem.keys.min(block.end + KEYS);
+            let steps = (PART / UNROLL) * UNROLL * pairs(problem.k);
+            let mut ahead = Ahead::nothing(len.div_ceil(PART), steps).tokens(problem.k, head, next);
             match v_source.unpadded() {
-                Some(v) => mix(simd, p, v.skip(start), len, partial, layout),
+                Some(v) => mix(simd, p, v.skip(start), len, partial, layout, &mut ahead),
                 None => {
                     let v = v_source.block::<S, Single>(simd, block.clone(), &mut workspace.v);
-                    mix(simd, p, v, len, partial, layout);
+                    mix(simd, p, v, len, partial, layout, &mut ahead);
                 }
             }
         }
@@ -141,9 +155,11 @@ fn score<S: Simd, D: Dot<S>>(
     q: &[S::N],
     depth: usize,
     p: &mut [S::N],
+    ahead: &mut Ahead,
 ) {
     let rows = q.len() / depth;
     for key in 0..keys {
+        ahead.next(q).fetch_all(simd);
         let k = &k.skip(key).values[..depth];
         let mut r = 0;
         while rows - r >= TILE {
@@ -266,11 +282,13 @@ fn mix<S: Simd, V: Stored<Number = S::N>>(
     keys: usize,
     partial: &mut [S::N],
     layout: Layout,
+    ahead: &mut Ahead,
 ) {
     let rows = p.len() / KEYS;
     for start in (0..keys).step_by(PART) {
         let keys = PART.min(keys - start);
-        mix_part(simd, &p[start..], v.skip(start), [rows, keys], partial, layout);
+        let share = ahead.next(p);
+        mix_part(simd, &p[start..], v.skip(start), [rows, keys], partial, layout, share);
     }
 }
 
@@ -283,7 +301,9 @@ fn mix_part<S: Simd, V: Stored<Number = S::N>>(
     [rows, keys]: [usize; 2],
     partial: &mut [S::N],
     layout: Layout,
+    mut share: Share,
 ) {
+    let steps = share.len() / (PART / UNROLL);
     let mut d = 0;
     while d < layout.padded {
         let left = (layout.padded - d) / S::LANES;
@@ -292,15 +312,21 @@ fn mix_part<S: Simd, V: Stored<Number = S::N>>(
         for r in (0..rows).step_by(2) {
             let p = &p[r * KEYS..];
             let o = &mut partial[r * layout.row() + d..];
+            // The first rows wait for memory; the others find the values in the first cache.
+            let mut fetch = || {
+                if r == 0 && d == 0 {
+                    share.fetch_some(simd, steps)
+                }
+            };
             match (columns, rows - r > 1) {
-                (8, true) => mix_rows::<S, V, 2, 8>(simd, p, v, keys, o, layout.row()),
-                (8, false) => mix_rows::<S, V, 1, 8>(simd, p, v, keys, o, layout.row()),
-                (4, true) => mix_rows::<S, V, 2, 4>(simd, p, v, keys, o, layout.row()),
-                (4, false) => mix_rows::<S, V, 1, 4>(simd, p, v, keys, o, layout.row()),
-                (2, true) => mix_rows::<S, V, 2, 2>(simd, p, v, keys, o, layout.row()),
-                (2, false) => mix_rows::<S, V, 1, 2>(simd, p, v, keys, o, layout.row()),
-                (_, true) => mix_rows::<S, V, 2, 1>(simd, p, v, keys, o, layout.row()),
-                (_, false) => mix_rows::<S, V, 1, 1>(simd, p, v, keys, o, layout.row()),
+                (8, true) => mix_rows::<S, V, 2, 8>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (8, false) => mix_rows::<S, V, 1, 8>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (4, true) => mix_rows::<S, V, 2, 4>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (4, false) => mix_rows::<S, V, 1, 4>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (2, true) => mix_rows::<S, V, 2, 2>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (2, false) => mix_rows::<S, V, 1, 2>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (_, true) => mix_rows::<S, V, 2, 1>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (_, false) => mix_rows::<S, V, 1, 1>(simd, p, v, keys, o, layout.row(), &mut fetch),
             }
         }
         d += columns * S::LANES;
@@ -316,9 +342,10 @@ fn mix_rows<S: Simd, V: Stored<Number = S::N>, const ROWS: usize, const COLS: us
     keys: usize,
     o: &mut [S::N],
     o_stride: usize,
+    beside: impl FnMut(),
 ) {
     let grid = Grid { values: p, row: KEYS, step: 1 };
-    let sums = product::<S, Single, V, ROWS, COLS>(simd, grid, v.values, v.stride, keys, || ());
+    let sums = product::<S, Single, V, ROWS, COLS>(simd, grid, v.values, v.stride, keys, beside);
     for r in 0..ROWS {
         for c in 0..COLS {
             let o = &mut o[r * o_stride + c * S::LANES..][..S::LANES];
