@@ -37,8 +37,7 @@ impl Readout for Entropy {
             for (n, (all, x)) in all.iter_mut().zip(own).enumerate() {
                 let share = parts.share(part, n);
                 if share > 0.0 {
-                    let on_keys = 1.0 - parts.sink_weight(part, n);
-                    *all += share * (f64::from(*x) - on_keys * share.ln());
+                    *all += share * (f64::from(*x) - share.ln());
                 }
             }
         }

@@ -78,7 +78,7 @@ impl Readout for TopK {
                 let (Some(keys), Some(weights)) = (keys, weights) else {
                     return Err(format!("has another shape in part {part} than in part 0"));
                 };
-                let (share, first) = (parts.share(part, n), parts.first_key(part) as i64);
+                let (share, first) = (parts.share(part, n), parts.keys_of(part).start as i64);
                 let seen = keys.iter().zip(weights).filter(|(key, _)| **key >= 0);
                 all.extend(seen.map(|(key, weight)| (key + first, (share * f64::from(*weight)) as f32)));
             }
