@@ -23,7 +23,7 @@ pub struct Part<'a, T> {
     pub keys: Range<usize>,
 }
 
-/// What a [`Readout`](super::Readout) needs to merge its arrays.
+/// What a [`Readout`](super::Readout) needs to merge its arrays, whose shapes are those of [`Readout::arrays`].
 #[derive(Debug)]
 pub struct Parts<'a> {
     /// Per part the arrays of this readout.
@@ -86,12 +86,12 @@ impl Parts<'_> {
     /// Σ wₚ · x over the parts, for arrays `[batch, heads, queries, …]`.
     ///
     /// # Errors
-    /// An array is missing, or has another shape than in the first part.
+    /// An array is missing.
     pub fn weighted_sum(&self) -> Result<Vec<Values>, String> {
         let mut sums = vec![0.0; self.f32(0, 0)?.len()];
         let queries = self.shares[0].len();
         for part in 0..self.count() {
-            let values = self.same_len(part, sums.len())?;
+            let values = self.f32(part, 0)?;
             let per_query = (sums.len() / queries.max(1)).max(1);
             for (n, (sums, values)) in sums.chunks_mut(per_query).zip(values.chunks(per_query)).enumerate() {
                 let share = self.share(part, n);
@@ -101,18 +101,6 @@ impl Parts<'_> {
             }
         }
         Ok(vec![Values::F32(sums.into_iter().map(|sum| sum as f32).collect())])
-    }
-
-    /// The floats of the first array, as many as in the first part.
-    ///
-    /// # Errors
-    /// Fewer or more.
-    pub fn same_len(&self, part: usize, len: usize) -> Result<&[f32], String> {
-        let values = self.f32(part, 0)?;
-        match values.len() == len {
-            true => Ok(values),
-            false => Err(format!("has another shape in part {part} than in part 0")),
-        }
     }
 
     /// Puts the keys of the parts behind each other, for arrays `[batch, heads, …, keys]`; `factor` is given
@@ -127,9 +115,7 @@ impl Parts<'_> {
             for part in 0..self.count() {
                 let keys = self.keys[part].len();
                 let values = self.f32(part, 0)?;
-                let values = values.get(row * keys..(row + 1) * keys);
-                let values =
-                    values.ok_or_else(|| format!("has another shape in part {part} than in part 0"))?;
+                let values = &values[row * keys..(row + 1) * keys];
                 all.extend(values.iter().map(|x| (f64::from(*x) * factor(part, row)) as f32));
             }
         }
@@ -232,16 +218,33 @@ fn arrays_of<'a, T>(
     parts: &[Part<'a, T>],
     at: usize,
 ) -> Result<Vec<&'a [Array]>, String> {
-    let own = parts.iter().map(|Part { attended, summed, keys }| {
-        let expected = item.arrays(&Shape { keys: keys.len(), ..*all });
+    let pass = match item.adds_up_queries() {
+        true => " in a second pass with its shares",
+        false => "",
+    };
+    let of_part = |(part, Part { attended, summed, keys }): (usize, &Part<'a, T>)| {
+        let asked = item.of_part(keys, None);
+        let expected = asked.as_deref().unwrap_or(item).arrays(&Shape { keys: keys.len(), ..*all });
         let there = if item.adds_up_queries() { *summed } else { &attended.readouts[..] };
-        let there = there.get(at..at + expected.len())?;
-        there.iter().zip(expected).all(|(array, expected)| array.name == expected.name).then_some(there)
-    });
-    own.collect::<Option<_>>().ok_or_else(|| match item.adds_up_queries() {
-        true => "adds up queries, and was not read out of every part in a second pass with its shares".into(),
-        false => "was not read out of every part".into(),
-    })
+        let Some(there) = there.get(at..at + expected.len()) else {
+            return Err(format!("was not read out of part {part}{pass}"));
+        };
+        for (array, expected) in there.iter().zip(expected) {
+            let shape = [all.batch, all.heads].into_iter().chain(expected.shape).collect::<Vec<_>>();
+            let len = match &array.values {
+                Values::F32(values) => values.len(),
+                Values::I64(values) => values.len(),
+            };
+            if array.name != expected.name {
+                return Err(format!("was not read out of part {part}{pass}"));
+            }
+            if array.shape != shape || len != shape.iter().product() {
+                return Err(format!("has the shape {:?} in part {part}, not {shape:?}", array.shape));
+            }
+        }
+        Ok(there)
+    };
+    parts.iter().enumerate().map(of_part).collect()
 }
 
 /// The share e^(lseₚ − lse) that each part has of every query's weight, `[batch, heads, queries]`: what a second pass

@@ -157,7 +157,7 @@ pub trait Readout: Debug + Send + Sync {
         false
     }
     /// What it is to be asked of a part of the keys for [`Readout::merge`] to give that of all; None where it is the
-    /// same. `shares [batch, heads, queries]` are those of the second pass.
+    /// same. `shares [batch, heads, queries]` are those of the second pass, and None where they are not yet known.
     fn of_part(&self, keys: &Range<usize>, shares: Option<&[f32]>) -> Option<Arc<dyn Readout>> {
         let _ = (keys, shares);
         None
