@@ -104,7 +104,7 @@ def test_torch_tensors_and_copies(make):
     for name, array in whole.arrays().items():
         torch.testing.assert_close(merged.arrays()[name], array, rtol=1e-6, atol=1e-6)
     part = glasshead.partial_attention(q, k, v, first_key=0, keys=33)
-    assert pickle.loads(pickle.dumps(part)).keys == range(33)
+    assert pickle.loads(pickle.dumps(part)).place == range(33)
     with pytest.raises(ValueError, match="no gradients"):
         glasshead.partial_attention(q.requires_grad_(), k, v, first_key=0, keys=33)
 

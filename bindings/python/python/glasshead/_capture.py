@@ -36,9 +36,14 @@ def capture(
     ``layers`` and ``heads`` say which are kept, all by default; −1 is the last one. What is read of several passes
     over one text, a prompt and what the model writes on, is put together to that of the whole.
     """
+    check(read)
+    return Capture(model, read, layers, heads)
+
+
+def check(read: Read | str) -> None:
+    """Refuses what is not the same for every text."""
     if isinstance(read, str) and "all" in [item.strip() for item in read.split(",")]:
         raise ValueError('read is "all", which depends on the length of a text\nhint: name the readouts')
-    return Capture(model, read, layers, heads)
 
 
 def watching(module: Module) -> Capture | None:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Partial(Attended[AnyArray]):
-    """What was computed of some of the keys; ``keys`` says where they lie on the axis of them all."""
+    """What was computed of some of the keys; ``place`` says where they lie on the axis of them all."""
 
-    def __init__(self, out: AnyArray, readouts: dict[str, AnyArray], keys: range) -> None:
+    def __init__(self, out: AnyArray, readouts: dict[str, AnyArray], place: range) -> None:
         super().__init__(out, readouts)
-        self.keys = keys
+        self.place = place
 
 
 def partial_attention(
@@ -126,7 +126,7 @@ def taken(
         return {name: take(kind, name, array) for name, array in readouts.items()}
 
     given = [
-        (part.keys.start, part.keys.stop, take(kind, "out", part.out), arrays(part), None if own is None else arrays(own))
+        (part.place.start, part.place.stop, take(kind, "out", part.out), arrays(part), None if own is None else arrays(own))
         for part, own in zip(parts, sums or [None] * len(parts), strict=True)
     ]
     return kind, given
