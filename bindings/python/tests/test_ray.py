@@ -17,7 +17,8 @@ import glasshead  # noqa: E402
 import glasshead.ray  # noqa: E402
 from glasshead import Read  # noqa: E402
 
-START = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 100 << 20}
+# Not the Ray of somebody else on this machine.
+START = {"address": "local", "include_dashboard": False, "log_to_driver": False, "object_store_memory": 100 << 20}
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,8 @@ k, v = (np.concatenate(ray.get(parts), axis=2) for parts in (ks, vs))
 whole = glasshead.attention(q, k, v, causal="bottom-right", read="received,entropy")
 np.testing.assert_allclose(seen.out, whole.out, rtol=1e-6, atol=1e-6)
 np.testing.assert_allclose(seen.received, whole.received, rtol=4e-6)
+ray.shutdown()
+cluster.shutdown()
 print("computed where they lie")
 """
 
