@@ -24,7 +24,7 @@ from test_ray import START  # noqa: E402
 import glasshead  # noqa: E402
 import glasshead.ray  # noqa: E402
 
-WORDS = "the lamp was lit in june contract signed by anna boat left at noon".split()
+WORDS = ["the", "lamp", "was", "lit", "in", "june", "contract", "signed", "by", "anna", "boat", "left", "at", "noon"]
 
 
 @pytest.fixture(scope="module")

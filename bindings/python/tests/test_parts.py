@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def in_parts(q, k, v, cuts, read, *, sinks=None, mask=None, **options):
             **options,
         )  # fmt: skip
 
-    places = list(zip(cuts, cuts[1:], strict=False))
+    places = list(pairwise(cuts))
     parts = [part(*place) for place in places]
     shares = glasshead.part_shares(parts, read, sinks=sinks)
     sums = shares and [part(*place, share) for place, share in zip(places, shares, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def local():
 
 
 def cut(array, cuts):
-    return [array[:, :, a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [array[:, :, a:b] for a, b in pairwise(cuts)]
 
 
 @pytest.mark.parametrize("cuts", CUTS, ids=lambda cuts: f"{len(cuts) - 1} parts")

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import ray.data
 
 from . import _capture
 from ._files import Pending
 from ._read import Read
+from ._scanner import SUFFIXES, Failed, Scanner, marker
 from ._tables import needed
-from ._worker import use_threads
 
 if TYPE_CHECKING:
-    import pyarrow
-
-# The model, and what makes its inputs of a text: a tokenizer, or a function of the same arguments.
-Factory: TypeAlias = Callable[[], tuple[Any, Callable[..., Any]]]
-
-SUFFIXES = (".parquet", ".jsonl", ".txt")
-
-
-class Failed(NamedTuple):
-    """A document that could not be read out, counted from 0 in its file; None where the file itself could not."""
-
-    path: str
-    document: int | None
-    error: str
+    from ._scanner import Factory
 
 
 @dataclass(frozen=True)
@@ -68,8 +54,8 @@ def scan_corpus(
       a model, and what is called as ``tokenizer(text, return_tensors="pt")``. Each of up to ``workers`` actors loads it
       once, and computes on ``num_cpus`` threads.
     - ``read``, ``layers``, ``heads``: as of :func:`glasshead.capture`.
-    - ``out``: a folder that all workers see. Of an input come ``NAME.entropy.parquet`` and so on, a line per number with
-      its document, and at last ``NAME.documents.parquet``: the tokens of each document, or why it failed.
+    - ``out``: a folder that all workers see. Of an input come ``NAME.entropy.parquet`` and so on, a line per number
+      with its document, and at last ``NAME.documents.parquet``: the tokens of each document, or why it failed.
     - ``max_tokens``: longer documents fail instead of filling the memory.
 
     A file is there whole or not at all, and an input that has its ``documents`` is not done again: who starts the same
@@ -105,7 +91,8 @@ def scan_corpus(
         finished = len(paths) - len(left)
         if not left:
             return Scanned([], 0, 0, [], finished)
-        files = ray.data.read_binary_files(left, include_paths=True, override_num_blocks=len(left))
+        # Read by the actors: on a machine of one CPU, tasks that read would wait for them, and they for those.
+        files = ray.data.from_items([{"path": path} for path in left], override_num_blocks=len(left))
     scanner = {
         "model": model, "read": read, "layers": layers, "heads": heads, "out": folder, "text": text,
         "max_tokens": max_tokens, "threads": num_cpus,
@@ -156,151 +143,3 @@ def inputs_of(dataset: str | Path | Sequence[str | Path]) -> Iterator[Path]:
             raise FileNotFoundError(f"{given} is not there\nhint: give a folder, a file, or a list of files")
         else:
             yield path
-
-
-def marker(out: Path, path: str, readout: str = "documents") -> Path:
-    """The file of a readout of an input; inputs of one name in several folders are told apart."""
-    digest = hashlib.sha256(path.encode()).hexdigest()[:8]
-    return out / f"{Path(path).stem}-{digest}.{readout}.parquet"
-
-
-class Scanner:
-    """An actor with one model."""
-
-    def __init__(
-        self,
-        model: str | Path | Factory,
-        read: Read | str,
-        layers: Sequence[int] | None,
-        heads: Sequence[int] | None,
-        out: Path,
-        text: str,
-        max_tokens: int | None,
-        threads: int,
-    ) -> None:
-        import torch
-
-        use_threads(threads)
-        torch.set_num_threads(threads)
-        self.model, self.tokenizer = model() if callable(model) else load(model)
-        self.model.eval()
-        self.read, self.layers, self.heads = read, layers, heads
-        self.out, self.text, self.max_tokens = out, text, max_tokens
-
-    def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
-        """Files in, a line about each out."""
-        told = [json.dumps(self.file(row["path"], row["bytes"])) for row in batch.to_pylist()]
-        return needed("pyarrow", "scan_corpus").table({"told": told})
-
-    def file(self, path: str, content: bytes) -> dict[str, Any]:
-        """All documents of one input, written as they are read out."""
-        if marker(self.out, path).exists():
-            return {"before": True}
-        parquet = needed("pyarrow.parquet", "scan_corpus")
-        failed: list[Failed] = []
-        tokens: list[int | None] = []
-        writers: dict[str, Any] = {}
-        targets: list[Path] = []
-        try:
-            documents = documents_of(path, content, self.text)
-        except Exception as error:
-            return {"before": False, "files": [], "documents": 0, "failed": [Failed(path, None, sentence(error))]}
-
-        def write(pending: Pending, readout: str, table: pyarrow.Table) -> None:
-            if readout not in writers:
-                targets.append(marker(self.out, path, readout))
-                writers[readout] = parquet.ParquetWriter(pending.name(targets[-1]), table.schema)
-            writers[readout].write_table(table)
-
-        with Pending() as pending:
-            try:
-                for number, document in enumerate(documents):
-                    try:
-                        count, tables = self.document(path, number, document)
-                    except Exception as error:
-                        failed.append(Failed(path, number, sentence(error)))
-                        tokens.append(None)
-                        continue
-                    tokens.append(count)
-                    for readout, table in tables.items():
-                        write(pending, readout, table)
-                # The last one to be renamed: where it is, the others are.
-                write(pending, "documents", self.overview(path, tokens, failed))
-            finally:
-                for writer in writers.values():
-                    writer.close()
-        counted = len(tokens) - len(failed)
-        return {"before": False, "files": list(map(str, targets)), "documents": counted, "failed": failed}
-
-    def document(self, path: str, number: int, text: object) -> tuple[int, dict[str, pyarrow.Table]]:
-        """How many tokens it has, and its tables."""
-        import torch
-
-        if isinstance(text, Exception):
-            raise text
-        if not isinstance(text, str):
-            raise TypeError(f"the document is {type(text).__name__}, not a text")
-        inputs = self.tokenizer(text, return_tensors="pt")
-        tokens = next(iter(inputs.values())).shape[1]
-        if not tokens:
-            raise ValueError("the document has no tokens")
-        if self.max_tokens is not None and tokens > self.max_tokens:
-            raise ValueError(f"the document has {tokens} tokens, more than max_tokens {self.max_tokens}")
-        with _capture.capture(self.model, self.read, self.layers, self.heads) as seen, torch.no_grad():
-            self.model(**inputs)
-        numbers = needed("numpy", "scan_corpus")
-        tables = {
-            readout: table.add_column(0, "document", [numbers.full(table.num_rows, number)])
-            for readout, table in seen.to_arrow().items()
-        }
-        metadata = {**seen.recipe(), "input": path}
-        return tokens, {readout: table.replace_schema_metadata(metadata) for readout, table in tables.items()}
-
-    def overview(self, path: str, tokens: list[int | None], failed: list[Failed]) -> pyarrow.Table:
-        """A line per document."""
-        arrow = needed("pyarrow", "scan_corpus")
-        errors = {one.document: one.error for one in failed}
-        table: pyarrow.Table = arrow.table(
-            {
-                "document": arrow.array(range(len(tokens)), arrow.int64()),
-                "tokens": arrow.array(tokens, arrow.int64()),
-                "error": arrow.array([errors.get(number) for number in range(len(tokens))], arrow.string()),
-            }
-        )
-        return table.replace_schema_metadata({"input": path})
-
-
-def load(model: str | Path) -> tuple[Any, Callable[..., Any]]:
-    """The model without a head: logits are not looked at."""
-    from transformers import AutoModel, AutoTokenizer
-
-    return AutoModel.from_pretrained(model), AutoTokenizer.from_pretrained(model)
-
-
-def documents_of(path: str, content: bytes, text: str) -> list[Any]:
-    """The documents of a file; an exception where one cannot be read."""
-    match Path(path).suffix:
-        case ".txt":
-            return [content.decode()]
-        case ".jsonl":
-            return [field_of(line, text) for line in content.splitlines() if line.strip()]
-        case ".parquet":
-            parquet = needed("pyarrow.parquet", "scan_corpus")
-            table = parquet.read_table(needed("pyarrow", "scan_corpus").BufferReader(content))
-            if text not in table.column_names:
-                raise ValueError(f"there is no column {text}, but {', '.join(table.column_names)}")
-            documents: list[Any] = table[text].to_pylist()
-            return documents
-    raise ValueError(f"it ends in none of {', '.join(SUFFIXES)}")
-
-
-def field_of(line: bytes, text: str) -> Any:
-    try:
-        return json.loads(line)[text]
-    except (ValueError, TypeError, KeyError) as error:
-        return ValueError(f"the line is no JSON object with the field {text}: {sentence(error)}")
-
-
-def sentence(error: Exception) -> str:
-    """What went wrong."""
-    return f"{type(error).__name__}: {error}"

@@ -125,10 +125,10 @@ def taken(
     def arrays(readouts: Mapping[str, Any]) -> dict[str, Any]:
         return {name: take(kind, name, array) for name, array in readouts.items()}
 
-    given = [
-        (part.place.start, part.place.stop, take(kind, "out", part.out), arrays(part), None if own is None else arrays(own))
-        for part, own in zip(parts, sums or [None] * len(parts), strict=True)
-    ]
+    given = []
+    for at, part in enumerate(parts):
+        summed = None if sums is None else arrays(sums[at])
+        given.append((part.place.start, part.place.stop, take(kind, "out", part.out), arrays(part), summed))
     return kind, given
 
 

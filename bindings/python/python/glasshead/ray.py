@@ -41,8 +41,8 @@ def attention(
 ) -> Attended[Any]:
     """As :func:`glasshead.attention`, over keys that lie on several workers.
 
-    ``k_parts`` and ``v_parts`` are arrays, or Ray's references to them, in the order of the keys; ``q`` is an array or a
-    reference. Each part is computed where its keys lie, on ``num_cpus`` threads; over the network go q, once to each
+    ``k_parts`` and ``v_parts`` are arrays, or Ray's references to them, in the order of the keys; ``q`` is an array or
+    a reference. Each part is computed where its keys lie, on ``num_cpus`` threads; over the network go q, once to each
     machine, and what comes back, the output and the readouts of each part: no keys and no values. Readouts that add up
     queries (received weight, blocks) take a second pass, and then the output goes only once. Everything is said as of
     the whole, see :func:`glasshead.partial_attention`.
@@ -53,7 +53,9 @@ def attention(
             "hint: give both in the order of the keys, at least one of each"
         )
     query = q if isinstance(q, ray.ObjectRef) else ray.put(q)
-    parts = [[x if isinstance(x, ray.ObjectRef) else ray.put(x) for x in pair] for pair in zip(k_parts, v_parts, strict=True)]
+    parts = [
+        [x if isinstance(x, ray.ObjectRef) else ray.put(x) for x in pair] for pair in zip(k_parts, v_parts, strict=True)
+    ]
     places = get([PLACE.remote(*pair, at) for at, pair in enumerate(parts)])
     keys = sum(count for count, _ in places)
     options = {
@@ -109,6 +111,6 @@ def sums(q: Any, k: Any, v: Any, options: dict[str, Any], threads: int) -> dict[
     return dict(part(q, k, v, options, threads))
 
 
-PLACE = ray.remote(num_cpus=0)(where)
-PART = ray.remote(part)
-SUMS = ray.remote(sums)
+PLACE: Any = ray.remote(num_cpus=0)(where)
+PART: Any = ray.remote(part)
+SUMS: Any = ray.remote(sums)
