@@ -5,14 +5,15 @@
     bench/workers.py --record bench/records/DATE-workers.json      # some five minutes on two cores
     bench/workers.py --table bench/records/DATE-workers.json
 
-Every worker is a node of Ray with a process, an object store and one CPU of its own; the driver's node has none, so all
-that a worker gets or gives goes over. The keys of one long sequence lie on the workers in even parts, and are made there.
+Every worker is a node of Ray with a process, an object store and one CPU of its own; the driver's node has none, so
+all that a worker gets or gives goes over. The keys of one sequence lie on the workers in even parts, where they are
+made.
 
 - `slowest`: the part that takes longest, both passes, each part alone on this machine: what a cluster waits for.
 - `merge`: shares and merge at the driver.
 - `call`: a whole call here, where all workers share the cores of this machine.
-- `bytes`: the arrays that go over, counted: q once to each worker; output, lse and readouts of each part back; the shares
-  to it and the sums back. `gathered` are those that would go over if all keys and values came to the driver instead.
+- `bytes`: the arrays that go over, counted: q once to each worker; output, lse and readouts of each part back; the
+  shares to it and the sums back. `gathered` are those that would go over if all keys and values came to the driver.
 - `loopback`: what the kernel counted on the loopback interface during a call, the protocols of Ray and whatever
   else this machine did included.
 """
@@ -40,7 +41,8 @@ def cpu():
 
 def loopback():
     """Bytes sent over the loopback interface since this machine started."""
-    line = next(line for line in pathlib.Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:"))
+    lines = pathlib.Path("/proc/net/dev").read_text().splitlines()
+    line = next(line for line in lines if line.strip().startswith("lo:"))
     return int(line.split()[9])
 
 
@@ -126,7 +128,7 @@ def measure(nodes, length, rounds):
     return {
         "workers": len(nodes),
         "keys": length,
-        "slowest_ms": 1e3 * max(a + b for (a, _), (b, _) in zip(first, second)),
+        "slowest_ms": 1e3 * max(a + b for (a, _), (b, _) in zip(first, second, strict=True)),
         "merge_ms": 1e3 * merged,
         # The first call starts the processes of the workers.
         "call_ms": 1e3 * min(calls[1:]),
@@ -141,7 +143,9 @@ def table(record):
     shape = record["shape"]
     print(f"{shape['queries']} queries, {shape['heads']} heads over {shape['kv_heads']}, d {shape['dim']}, "
           f"read {record['read']}\n")  # fmt: skip
-    print("| keys | workers | slowest part | merge | call here | over the network | counted by the kernel | all k and v |")
+    print(
+        "| keys | workers | slowest part | merge | call here | over the network | by the kernel's count | all k and v |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for row in record["rows"]:
         sent = (row["bytes_to_workers"] + row["bytes_back"]) / 1e6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from test_ray import START  # noqa: E402
 import glasshead  # noqa: E402
 import glasshead.ray  # noqa: E402
 
+RECIPES = Path(__file__).parents[3] / "docs" / "recipes.md"
 WORDS = ["the", "lamp", "was", "lit", "in", "june", "contract", "signed", "by", "anna", "boat", "left", "at", "noon"]
 
 
@@ -173,7 +175,24 @@ def test_a_wrong_request_starts_nothing(local, folder, corpus, tmp_path):
         scan(corpus / "notes.md", folder)
     with pytest.raises(ValueError, match="columns item, not path and bytes\nhint: "):
         scan(ray.data.from_items([{"item": 1}]), folder)
-    with pytest.raises(ValueError, match='read is "all"'):
-        glasshead.ray.scan_corpus(corpus, folder, "all", out)
+    for read, sentence in (("all", 'read is "all"'), ("entropyy", "no such readout")):
+        with pytest.raises(ValueError, match=sentence):
+            glasshead.ray.scan_corpus(corpus, folder, read, out)
     with pytest.raises(OSError):
         scan(corpus, tmp_path / "no model")
+
+
+@pytest.mark.skipif(not RECIPES.exists(), reason="docs/recipes.md is not here")
+def test_recipes(local, folder, corpus, tmp_path, monkeypatch):
+    pytest.importorskip("polars")
+    blocks = re.findall(r"^```python ray\n(.*?)^```", RECIPES.read_text(), re.S | re.M)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    names = {"torch": torch}
+    for block in blocks:
+        exec(compile(block.replace("path/of/a/model", str(folder)), str(RECIPES), "exec"), names)
+    far, near = names["far"].to_numpy(), names["near"].to_numpy()
+    for name, array in near.items():
+        np.testing.assert_allclose(far[name], array, rtol=1e-6, atol=1e-6, err_msg=name)
+    assert names["done"].documents == 7 and len(names["done"].failed) == 2
+    assert names["first"].collect().shape == (8, 3)
