@@ -1,6 +1,6 @@
 //! Requests: arrays and options in, the GIL released while they are computed, arrays out.
 
-use glasshead_attention::{Array, Gradients, Shape, TensorView, Values as ReadValues, bf16, f16};
+use glasshead_attention::{Array, Attended, Gradients, Shape, TensorView, Values as ReadValues, bf16, f16};
 use numpy::{
     PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray3, PyUntypedArray, PyUntypedArrayMethods,
 };
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The output, and the readouts by name.
-type Answer<'py> = (Bound<'py, PyAny>, Bound<'py, PyDict>);
+pub(crate) type Answer<'py> = (Bound<'py, PyAny>, Bound<'py, PyDict>);
 /// Those of q, k and v, and of the sinks where there are any.
 type Derived<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
 
@@ -39,9 +39,12 @@ macro_rules! by_type {
     }};
 }
 
-/// Attention over arrays [batch, heads, tokens, dim] of float32, float64, float16, or uint16 for bfloat16.
+pub(crate) use by_type;
+
+/// Attention over arrays [batch, heads, tokens, dim] of float32, float64, float16, or uint16 for bfloat16; k and v are
+/// all keys or, with `part`, those from its first number on, of its second number of keys.
 #[pyfunction]
-#[pyo3(signature = (q, k, v, *, mask, causal, window, scale, softcap, sinks, alibi_slopes, lengths, read))]
+#[pyo3(signature = (q, k, v, *, mask, causal, window, scale, softcap, sinks, alibi_slopes, lengths, read, part=None, shares=None))]
 #[allow(clippy::too_many_arguments)] // The keywords of a Python function.
 pub(crate) fn attention<'py>(
     q: Bound<'py, PyUntypedArray>,
@@ -56,10 +59,12 @@ pub(crate) fn attention<'py>(
     alibi_slopes: Option<PyReadonlyArray1<'py, f32>>,
     lengths: Option<PyReadonlyArray1<'py, i64>>,
     read: Option<Asked>,
+    part: Option<(usize, usize)>,
+    shares: Option<PyReadonlyArray3<'py, f32>>,
 ) -> PyResult<Answer<'py>> {
     let arrays = [("q", q), ("k", k), ("v", v)];
     let options = Options { mask, causal, window, scale, softcap, sinks, alibi_slopes, lengths };
-    by_type!(&arrays[0].1, attend(&arrays, &options, read))
+    by_type!(&arrays[0].1, attend(&arrays, &options, read, part, shares.as_ref()))
 }
 
 /// Gradients of what [`attention`] with the same arrays and options has given, for the gradient of its output.
@@ -87,7 +92,7 @@ pub(crate) fn backward<'py>(
     by_type!(&arrays[0].1, differentiate(&arrays, &options, lse.as_ref()))
 }
 
-fn axes(name: &str, array: &Bound<'_, PyUntypedArray>) -> PyErr {
+pub(crate) fn axes(name: &str, array: &Bound<'_, PyUntypedArray>) -> PyErr {
     PyValueError::new_err(format!(
         "{name} has the shape {:?}\nhint: {name} has four axes, [batch, heads, tokens, dim]; x[None] adds one in front",
         array.shape()
@@ -117,20 +122,32 @@ fn attend<'py, T: Stored>(
     arrays: &[(&str, Bound<'py, PyUntypedArray>); 3],
     options: &Options<'py>,
     read: Option<Asked>,
+    part: Option<(usize, usize)>,
+    shares: Option<&PyReadonlyArray3<'py, f32>>,
 ) -> PyResult<Answer<'py>> {
     let py = arrays[0].1.py();
     let borrowed = borrow::<T>(arrays)?;
     let qkv @ [q, k, _] = views(&borrowed)?;
     let [batch, heads, queries, _] = q.shape();
-    let shape = Shape { batch, heads, queries, keys: k.shape()[2] };
+    let shape = Shape { batch, heads, queries, keys: part.map_or(k.shape()[2], |(_, keys)| keys) };
     let mask = options.mask()?;
-    let mut request = options.request(qkv, mask.as_ref())?;
+    let mut request = options.request(qkv, mask.as_ref(), shape.keys)?;
+    if let Some((first_key, keys)) = part {
+        request = request.part(first_key, keys);
+    }
+    if let Some(shares) = shares {
+        request = request.shares(shares.as_slice()?);
+    }
     if let Some(read) = read {
         request = request.read(read.read(&shape)?);
     }
     let pool = threads::pool(py)?;
     let seen = py.detach(|| pool.install(|| request.run())).map_err(python)?;
+    answer(py, seen)
+}
 
+/// The output and the readouts as arrays.
+pub(crate) fn answer<T: Stored>(py: Python<'_>, seen: Attended<T>) -> PyResult<Answer<'_>> {
     let readouts = PyDict::new(py);
     for Array { name, shape, values } in seen.readouts {
         match values {
@@ -150,7 +167,7 @@ fn differentiate<'py, T: Stored>(
     let borrowed = borrow::<T>(arrays)?;
     let [q, k, v, out, grad_out] = views(&borrowed)?;
     let mask = options.mask()?;
-    let request = options.request([q, k, v], mask.as_ref())?;
+    let request = options.request([q, k, v], mask.as_ref(), k.shape()[2])?;
     let lse = lse.map(|lse| lse.as_slice()).transpose()?;
     let pool = threads::pool(py)?;
     let gradients = py.detach(|| pool.install(|| request.backward(out, lse, grad_out))).map_err(python)?;
@@ -165,7 +182,7 @@ fn differentiate<'py, T: Stored>(
 }
 
 /// An array that owns these numbers.
-fn array<'py, T: numpy::Element>(
+pub(crate) fn array<'py, T: numpy::Element>(
     py: Python<'py>,
     values: Vec<T>,
     shape: &[usize],

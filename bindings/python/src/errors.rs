@@ -24,6 +24,9 @@ pub(crate) fn python(error: AttentionError) -> PyErr {
             "lengths says for each batch element how many of its keys are real"
         }
         AttentionError::Shape { what: "out", .. } => "give fewer heads or queries at a time",
+        AttentionError::Value { option: "merge" | "part" | "shares", .. } => {
+            "help(glasshead.partial_attention) says how parts of the keys become one"
+        }
         AttentionError::Value { .. } => "leave the option out for the usual value",
         _ => {
             "shapes are q [batch, heads, queries, dim], k [batch, kv_heads, keys, dim], v [batch, kv_heads, keys, value_dim]"

@@ -6,6 +6,7 @@ mod attend;
 mod borrow;
 mod errors;
 mod mask;
+mod merge;
 mod options;
 mod read;
 mod threads;
@@ -15,6 +16,8 @@ mod threads;
 mod _native {
     #[pymodule_export]
     use crate::attend::{attention, backward};
+    #[pymodule_export]
+    use crate::merge::{adds_up_queries, merge, shares};
     #[pymodule_export]
     use crate::threads::{get_num_threads, set_num_threads};
 

@@ -28,14 +28,15 @@ impl<'py> Options<'py> {
         self.mask.as_ref().map(mask::Borrowed::new).transpose()
     }
 
-    /// The request of q, k and v.
+    /// The request of q, k and v, of a sequence of `keys` keys.
     pub(crate) fn request<'a, T: Element>(
         &'a self,
         [q, k, v]: [TensorView<'a, T>; 3],
         mask: Option<&'a mask::Borrowed<'py>>,
+        keys: usize,
     ) -> PyResult<Attention<'a, T>> {
         let mut request = Attention::new(q, k, v).softcap(self.softcap);
-        if let Some(causal) = causal(&self.causal, q.shape()[2], k.shape()[2])? {
+        if let Some(causal) = causal(&self.causal, q.shape()[2], keys)? {
             request = request.causal(causal);
         }
         if let Some(keys) = self.window {

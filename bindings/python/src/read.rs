@@ -14,6 +14,13 @@ pub(crate) enum Asked {
     Fields(Fields),
 }
 
+/// One per query, or `[batch, heads, queries]`.
+#[derive(FromPyObject)]
+pub(crate) enum QueryWeights {
+    PerQuery(Vec<f32>),
+    PerHead(Vec<Vec<Vec<f32>>>),
+}
+
 #[derive(FromPyObject)]
 pub(crate) struct Fields {
     lse: bool,
@@ -23,7 +30,7 @@ pub(crate) struct Fields {
     top_by_value: Option<usize>,
     received: bool,
     received_by_value: bool,
-    received_weighted: Option<Vec<f32>>,
+    received_weighted: Option<QueryWeights>,
     rows: Option<Vec<i64>>,
     rows_by_value: Option<Vec<i64>>,
     segments: Option<Vec<usize>>,
@@ -71,7 +78,23 @@ impl Fields {
             }
         };
         if let Some(weights) = self.received_weighted {
-            counted("received_weighted", "weights, one per query", weights.len(), shape.queries)?;
+            let Shape { batch, heads, queries, .. } = *shape;
+            let weights = match weights {
+                QueryWeights::PerQuery(weights) => {
+                    counted("received_weighted", "weights, one per query", weights.len(), queries)?;
+                    weights
+                }
+                QueryWeights::PerHead(weights) => {
+                    counted("received_weighted", "batch elements", weights.len(), batch)?;
+                    for own in &weights {
+                        counted("received_weighted", "heads", own.len(), heads)?;
+                    }
+                    for own in weights.iter().flatten() {
+                        counted("received_weighted", "weights, one per query", own.len(), queries)?;
+                    }
+                    weights.into_iter().flatten().flatten().collect()
+                }
+            };
             read = read.received_weighted(&weights);
         }
         if let Some(k) = self.top {

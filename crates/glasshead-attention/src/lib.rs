@@ -41,5 +41,5 @@ pub use error::AttentionError;
 pub use half::{bf16, f16};
 pub use isa::InstructionSet;
 pub use mask::{Causal, Mask, MaskValues, Packed, Window};
-pub use readout::{Array, Head, Part, Parts, Read, Readout, Shape, Values, merge, shares, total_lse};
+pub use readout::{Array, Head, Part, Parts, Read, Readout, Shape, Values, merge, shares};
 pub use views::{TensorView, Vector};

@@ -172,6 +172,28 @@ impl Packed<'_> {
     }
 }
 
+/// Keys from `first_key` on, of `keys` in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartOf {
+    pub(crate) first_key: usize,
+    pub(crate) keys: usize,
+}
+
+impl PartOf {
+    fn check(&self, keys: usize, packed: bool) -> Result<(), AttentionError> {
+        let Self { first_key, keys: all } = *self;
+        if packed {
+            return Err(AttentionError::value("part", first_key, "and packed sequences do not go together"));
+        }
+        // Positions are i64.
+        if first_key.checked_add(keys).is_none_or(|end| end > all) || all > i64::MAX as usize {
+            let problem = format!("is where {keys} keys start, and there are {all} in all");
+            return Err(AttentionError::value("part", first_key, problem));
+        }
+        Ok(())
+    }
+}
+
 /// What queries of one sequence see, of one batch element.
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
@@ -224,6 +246,7 @@ pub(crate) struct Visibility<'a> {
     keys: usize,
     causal: Option<Causal>,
     packed: Option<Packed<'a>>,
+    part: Option<PartOf>,
     window: Window,
     lengths: Option<&'a [i64]>,
     mask: Option<Mask<'a>>,
@@ -236,6 +259,7 @@ impl<'a> Visibility<'a> {
         window: Window,
         lengths: Option<&'a [i64]>,
         packed: Option<Packed<'a>>,
+        part: Option<PartOf>,
         mask: Option<Mask<'a>>,
     ) -> Result<Self, AttentionError> {
         if let Some(mask) = &mask {
@@ -244,6 +268,10 @@ impl<'a> Visibility<'a> {
         if let Some(packed) = &packed {
             packed.check(shape)?;
         }
+        if let Some(part) = &part {
+            part.check(keys, packed.is_some())?;
+        }
+        let all = part.map_or(keys, |part| part.keys);
         if let Some(lengths) = lengths {
             if lengths.len() != batch {
                 return Err(AttentionError::shape(
@@ -252,15 +280,15 @@ impl<'a> Visibility<'a> {
                     format!("[batch] = [{batch}]"),
                 ));
             }
-            if let Some(bad) = lengths.iter().find(|&&n| n < 0 || n as u64 > keys as u64) {
+            if let Some(bad) = lengths.iter().find(|&&n| n < 0 || n as u64 > all as u64) {
                 return Err(AttentionError::value(
                     "kv_lengths",
                     bad,
-                    format!("is not between 0 and the {keys} keys"),
+                    format!("is not between 0 and the {all} keys"),
                 ));
             }
         }
-        Ok(Self { queries, keys, causal, packed, window, lengths, mask })
+        Ok(Self { queries, keys, causal, packed, part, window, lengths, mask })
     }
 
     /// The sequences on the axis of the queries: one, unless they are packed.
@@ -280,15 +308,17 @@ impl<'a> Visibility<'a> {
                 (packed.queries[s - 1]..packed.queries[s], packed.keys[s - 1]..packed.keys[s])
             }
         };
+        let PartOf { first_key, keys: all } = self.part.unwrap_or(PartOf { first_key: 0, keys: keys.len() });
         let offset = match self.causal {
             None | Some(Causal::TopLeft) => 0,
             // Where there is nothing to compute, an axis may have any length.
-            Some(Causal::BottomRight) => (keys.len() as i64).wrapping_sub(queries.len() as i64),
+            Some(Causal::BottomRight) => (all as i64).wrapping_sub(queries.len() as i64),
             Some(Causal::Offset(offset)) => offset,
         };
+        let offset = offset.saturating_sub(first_key as i64);
         let mut end = keys.end;
         if let Some(lengths) = self.lengths {
-            end = end.min(keys.start.max(lengths[batch] as usize));
+            end = end.min(keys.start.max((lengths[batch] as usize).saturating_sub(first_key)));
         }
         if let Some(mask) = &self.mask {
             end = end.min(mask.shape[3]);
@@ -323,7 +353,7 @@ mod tests {
     use super::*;
 
     fn rules(causal: Option<Causal>, window: Window) -> Visibility<'static> {
-        Visibility::new([1, 1, 4, 6], causal, window, None, None, None).unwrap()
+        Visibility::new([1, 1, 4, 6], causal, window, None, None, None, None).unwrap()
     }
 
     #[test]
@@ -352,10 +382,26 @@ mod tests {
     }
 
     #[test]
+    fn a_part_counts_on_the_axis_of_all_keys() {
+        let part = |causal, window, first_key| {
+            let part = Some(PartOf { first_key, keys: 10 });
+            Visibility::new([1, 1, 4, 6], causal, window, Some(&[8]), None, part, None)
+        };
+        let open = Window::default();
+        assert_eq!(part(None, open, 4).unwrap().keys(0, 0), 0..4);
+        assert_eq!(part(Some(Causal::TopLeft), open, 2).unwrap().keys(0, 3), 0..2);
+        assert_eq!(part(Some(Causal::BottomRight), open, 2).unwrap().keys(0, 0), 0..5);
+        assert_eq!(part(Some(Causal::Offset(5)), open, 4).unwrap().keys(0, 1), 0..3);
+        let near = Window { left: Some(1), right: Some(2) };
+        assert_eq!(part(None, near, 1).unwrap().keys(0, 3), 1..5);
+        assert!(part(None, open, 5).is_err());
+    }
+
+    #[test]
     fn packed_sequences_do_not_see_each_other() {
         let packed = Packed { queries: &[0, 2, 2, 4], keys: &[0, 3, 4, 6] };
         let rules = |causal| {
-            Visibility::new([1, 1, 4, 6], causal, Window::default(), None, Some(packed), None).unwrap()
+            Visibility::new([1, 1, 4, 6], causal, Window::default(), None, Some(packed), None, None).unwrap()
         };
         assert_eq!(rules(None).keys(0, 1), 0..3);
         assert_eq!(rules(None).keys(0, 2), 4..6);

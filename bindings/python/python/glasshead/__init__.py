@@ -4,7 +4,8 @@
 >>> seen.out, seen.entropy, seen.top_index
 
 ``glasshead.torch`` has PyTorch's ``scaled_dot_product_attention``, ``glasshead.transformers`` registers the attention
-of a model, and ``glasshead.capture`` reads it out. None of their libraries is imported before it is used.
+of a model, ``glasshead.capture`` reads it out, and ``glasshead.ray`` does both on several machines. None of their
+libraries is imported before it is used.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from ._attended import Attended, Readouts
 from ._attention import attention
 from ._native import __version__, get_num_threads, set_num_threads
+from ._parts import Partial, merge, part_shares, partial_attention
 from ._read import Read
 
 if TYPE_CHECKING:
@@ -23,12 +25,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Attended",
     "Captured",
+    "Partial",
     "Read",
     "Readouts",
     "__version__",
     "attention",
     "capture",
     "get_num_threads",
+    "merge",
+    "part_shares",
+    "partial_attention",
     "set_num_threads",
 ]
 

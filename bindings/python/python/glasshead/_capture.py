@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from . import _native
 from ._captured import Captured, Place
 from ._read import Read
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ._attended import Attended
     from ._masks import Visible
 
+# As long as no text is.
+LONGEST = 1 << 30
 # Who watches a layer. Models are told apart by their layers, so that threads need not be.
 WATCHING: dict[Module, Capture] = {}
 
@@ -36,9 +39,17 @@ def capture(
     ``layers`` and ``heads`` say which are kept, all by default; −1 is the last one. What is read of several passes
     over one text, a prompt and what the model writes on, is put together to that of the whole.
     """
-    if isinstance(read, str) and "all" in [item.strip() for item in read.split(",")]:
-        raise ValueError('read is "all", which depends on the length of a text\nhint: name the readouts')
+    check(read)
     return Capture(model, read, layers, heads)
+
+
+def check(read: Read | str) -> None:
+    """Refuses what is not the same for every text, and what no text has."""
+    if not isinstance(read, str):
+        return
+    if "all" in [item.strip() for item in read.split(",")]:
+        raise ValueError('read is "all", which depends on the length of a text\nhint: name the readouts')
+    _native.adds_up_queries(read, (1, 1, LONGEST, LONGEST))
 
 
 def watching(module: Module) -> Capture | None:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._tables import arrow_of, needed
@@ -21,21 +22,37 @@ def save(seen: Captured, path: Path) -> list[Path]:
     if path.suffix not in writers:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'}\nhint: write to a file {' or '.join(writers)}")
     files = writers[path.suffix](seen, path)
-    written: list[tuple[Path, Path]] = []
-    try:
+    with Pending() as pending:
         for target, write in files.items():
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            os.close(handle)
-            written.append((Path(name), target))
-            write(name)
-        for temporary, target in written:
-            # What mkstemp makes is for its owner alone.
-            temporary.chmod(0o666 & ~current_umask())
-            temporary.replace(target)
-    finally:
-        for temporary, _ in written:
-            temporary.unlink(missing_ok=True)
+            write(pending.name(target))
     return list(files)
+
+
+class Pending:
+    """Files of a ``with`` block, written under other names: renamed at its end in their order, or gone."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[Path, Path]] = []
+
+    def name(self, target: Path) -> str:
+        """Where to write what is to become ``target``."""
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        self.written.append((Path(name), target))
+        return name
+
+    def __enter__(self) -> Pending:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            for temporary, target in self.written if error is None else []:
+                # What mkstemp makes is for its owner alone.
+                temporary.chmod(0o666 & ~current_umask())
+                temporary.replace(target)
+        finally:
+            for temporary, _ in self.written:
+                temporary.unlink(missing_ok=True)
 
 
 Files = dict[Path, Callable[[str], Any]]

@@ -1,13 +1,24 @@
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy import float32, int64
 from numpy.typing import NDArray
 
 from ._read import Read
 
-__all__ = ["__version__", "attention", "backward", "get_num_threads", "set_num_threads"]
+__all__ = [
+    "__version__",
+    "adds_up_queries",
+    "attention",
+    "backward",
+    "get_num_threads",
+    "merge",
+    "set_num_threads",
+    "shares",
+]
 
 __version__: str
+
+Part: TypeAlias = tuple[int, int, NDArray[Any], dict[str, NDArray[Any]], dict[str, NDArray[Any]] | None]
 
 def attention(
     q: NDArray[Any],
@@ -23,7 +34,14 @@ def attention(
     alibi_slopes: NDArray[float32] | None,
     lengths: NDArray[int64] | None,
     read: Read | str | None,
+    part: tuple[int, int] | None = None,
+    shares: NDArray[float32] | None = None,
 ) -> tuple[NDArray[Any], dict[str, NDArray[float32] | NDArray[int64]]]: ...
+def adds_up_queries(read: Read | str, shape: tuple[int, int, int, int]) -> bool: ...
+def merge(
+    parts: list[Part], *, read: Read | str | None, sinks: NDArray[float32] | None
+) -> tuple[NDArray[Any], dict[str, NDArray[float32] | NDArray[int64]]]: ...
+def shares(parts: list[Part], *, sinks: NDArray[float32] | None) -> list[NDArray[float32]]: ...
 def backward(
     q: NDArray[Any],
     k: NDArray[Any],

@@ -23,9 +23,9 @@ class Read:
     """``top_index`` and ``top_weight [queries, top]``: the heaviest keys, heaviest first; −1 where there are fewer."""
     received: bool = False
     """``received [keys]``: the weight that every key receives, summed over the queries."""
-    received_weighted: Sequence[float] | None = None
-    """``received_weighted [keys]``: the same, each query counting as much as said, one number
-    per query: a step of attention rollout."""
+    received_weighted: Sequence[float] | Sequence[Sequence[Sequence[float]]] | None = None
+    """``received_weighted [keys]``: the same, each query counting as much as said, one number per query, or one
+    per query of every head, ``[batch, heads, queries]``: a step of attention rollout."""
     rows: Sequence[int] | None = None
     """``rows [rows, keys]``: the whole rows of these queries; −1 is the last one."""
     segments: Sequence[int] | None = None
@@ -51,6 +51,12 @@ class Read:
     """``rows_by_value [rows, keys]``: as ``rows``, every weight times the length of its value."""
 
     def __post_init__(self) -> None:
+        weights = self.received_weighted
+        if getattr(weights, "ndim", 1) == 3:
+            weights = weights.tolist()  # type: ignore[union-attr]
+        if weights is not None and len(weights) and isinstance(weights[0], Sequence):
+            weights = tuple(tuple(map(tuple, heads)) for heads in weights)  # type: ignore[arg-type]
+        object.__setattr__(self, "received_weighted", weights)
         for name in ("received_weighted", "rows", "rows_by_value", "segments", "induction"):
             given = getattr(self, name)
             if given is not None:

@@ -21,8 +21,8 @@ pub(crate) use plan::Problem;
 use crate::{
     AttentionError, Element, TensorView,
     isa::InstructionSet,
-    mask::{Causal, Mask, Packed, Window},
-    readout::{Array, Read},
+    mask::{Causal, Mask, Packed, PartOf, Window},
+    readout::{Array, Read, Shape},
 };
 
 /// Softmax attention over views of q `[batch, heads, queries, dim]`, k `[batch, kv_heads, keys, dim]`
@@ -46,6 +46,8 @@ pub struct Attention<'a, T> {
     sinks: Option<&'a [f32]>,
     alibi_slopes: Option<&'a [f32]>,
     read: Read,
+    part: Option<PartOf>,
+    shares: Option<&'a [f32]>,
     isa: Option<InstructionSet>,
 }
 
@@ -84,6 +86,8 @@ impl<'a, T: Element> Attention<'a, T> {
             sinks: None,
             alibi_slopes: None,
             read: Read::new(),
+            part: None,
+            shares: None,
             isa: None,
         }
     }
@@ -146,6 +150,23 @@ impl<'a, T: Element> Attention<'a, T> {
     /// What to read out beside the output.
     pub fn read(mut self, read: Read) -> Self {
         self.read = read;
+        self
+    }
+
+    /// Says that k and v are the keys from `first_key` on of a sequence of `keys` keys: causal forms, windows and
+    /// positions count on the axis of them all, and so do lengths and readouts. A mask has the columns of the part,
+    /// and sinks are given to [`merge`](crate::merge), which puts the parts together.
+    ///
+    /// Read out is what adds up no queries, and `lse`; the rest in a second pass, see [`Attention::shares`].
+    pub fn part(mut self, first_key: usize, keys: usize) -> Self {
+        self.part = Some(PartOf { first_key, keys });
+        self
+    }
+
+    /// `[batch, heads, queries]`: the share that a [`part`](Attention::part) has of every query's weight, from
+    /// [`shares`](crate::shares). Read out is then what adds up queries, each counting by its share.
+    pub fn shares(mut self, shares: &'a [f32]) -> Self {
+        self.shares = Some(shares);
         self
     }
 
@@ -231,7 +252,16 @@ impl<'a, T: Element> Attention<'a, T> {
 
     fn compute(&self, problem: &Problem<'a, T>, out: &mut [T]) -> Result<Vec<Array>, AttentionError> {
         let isa = InstructionSet::choose(self.isa)?;
-        let readouts = self.read.start(&problem.shape(), problem.sinks.is_some())?;
+        let shape = problem.shape();
+        let keys = self.part.map_or(shape.keys, |part| part.keys);
+        self.read.check(&Shape { keys, ..shape })?;
+        let read = match self.part {
+            None => &self.read,
+            Some(PartOf { first_key, .. }) => {
+                &self.read.of_part(&(first_key..first_key + shape.keys), self.shares)
+            }
+        };
+        let readouts = read.start(&shape, problem.sinks.is_some())?;
         Ok(schedule::run(problem, isa, readouts, out))
     }
 }

@@ -78,8 +78,22 @@ impl<'a, T: Element> Problem<'a, T> {
             request.window,
             request.kv_lengths,
             request.packed,
+            request.part,
             request.mask,
         )?;
+        if let Some(shares) = request.shares {
+            if request.part.is_none() {
+                return Err(AttentionError::value("shares", shares.len(), "numbers, and no part"));
+            }
+            if shares.len() != batch * heads * queries {
+                let expected = format!("[batch, heads, queries] = [{batch}, {heads}, {queries}]");
+                return Err(AttentionError::shape("shares", &[shares.len()], expected));
+            }
+        }
+        if let Some(sinks) = request.sinks.filter(|_| request.part.is_some()) {
+            let problem = "logits, and a part of the keys: they are given to merge";
+            return Err(AttentionError::value("sinks", sinks.len(), problem));
+        }
         let problem = Self {
             q,
             k,

@@ -220,6 +220,7 @@ impl<T: Element> Panel<'_, '_, T> {
             if let Some(reading) = reading.as_mut().filter(|_| READ) {
                 let start = first + tile * width;
                 let end = End {
+                    head: [batch, head],
                     queries: start..start + out.len() / value_dim,
                     unit: terms.unit(),
                     running: running[tile],

@@ -311,6 +311,7 @@ impl<'a, S: Simd> Kept<'a, S> {
             }
         }
         let tile = Tile {
+            head: end.head,
             queries: end.queries.clone(),
             unit: end.unit,
             top,
@@ -344,6 +345,8 @@ impl<'a, S: Simd> Kept<'a, S> {
 
 /// A tile of queries at its end.
 pub(super) struct End<'a, S: Simd> {
+    /// Batch element and head.
+    pub(super) head: [usize; 2],
     pub(super) queries: Range<usize>,
     pub(super) unit: S::N,
     pub(super) running: [Running<S::F>; COLUMNS],

@@ -1,17 +1,33 @@
 //! `blocks [batch, heads, ⌈queries/size⌉, ⌈keys/size⌉]`: the map of the weights, summed in squares.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{
-    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Read, Readout, Shape, Tile, Values, append, one_number,
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, append,
+    one_number, query_weights::QueryWeights,
 };
 use crate::{
-    isa::{COLUMNS, Number, Simd},
+    isa::{COLUMNS, MAX_LANES, Number, Simd},
     reference::Row,
 };
 
-#[derive(Debug)]
-struct Blocks(usize);
+#[derive(Clone, Debug)]
+struct Blocks {
+    size: usize,
+    /// How many keys of the first block come before the first key: of a part of the keys.
+    before: usize,
+    weights: QueryWeights,
+}
+
+impl Blocks {
+    fn new(size: usize) -> Self {
+        Self { size, before: 0, weights: QueryWeights::default() }
+    }
+
+    fn columns(&self, keys: usize) -> usize {
+        if keys == 0 { 0 } else { (self.before + keys).div_ceil(self.size) }
+    }
+}
 
 impl Read {
     /// `blocks`: the sum of the weights in every `size × size` square of the map.
@@ -20,21 +36,46 @@ impl Read {
     /// When `size` is 0.
     pub fn blocks(self, size: usize) -> Self {
         assert!(size > 0, "blocks of at least one key");
-        self.with(Blocks(size))
+        self.with(Blocks::new(size))
     }
 }
 
 pub(super) fn parse(argument: Argument, _: &Shape) -> Result<Arc<dyn Readout>, String> {
-    Ok(Arc::new(Blocks(one_number(argument, 64, "block size")?)))
+    Ok(Arc::new(Blocks::new(one_number(argument, 64, "block size")?)))
 }
 
 impl Readout for Blocks {
     fn arrays(&self, shape: &Shape) -> Vec<Array> {
-        vec![Array::of_f32("blocks", [shape.queries.div_ceil(self.0), shape.keys.div_ceil(self.0)])]
+        vec![Array::of_f32("blocks", [shape.queries.div_ceil(self.size), self.columns(shape.keys)])]
     }
 
     fn start(&self, shape: &Shape) -> Box<dyn Head> {
         Box::new(self.head(shape))
+    }
+
+    /// A block that lies in two parts is their sum.
+    fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        let columns = parts.keys().div_ceil(self.size);
+        let rows: usize = parts.shape(0, 0).iter().rev().skip(1).product();
+        let mut sums = vec![0.0f64; rows * columns];
+        for part in 0..parts.count() {
+            let first = parts.keys_of(part).start / self.size;
+            let count = parts.shape(part, 0).last().map_or(1, |count| (*count).max(1));
+            let values = parts.f32(part, 0)?;
+            for (sums, values) in sums.chunks_mut(columns.max(1)).zip(values.chunks(count)) {
+                sums[first..].iter_mut().zip(values).for_each(|(sum, x)| *sum += f64::from(*x));
+            }
+        }
+        Ok(vec![Values::F32(sums.into_iter().map(|sum| sum as f32).collect())])
+    }
+
+    fn adds_up_queries(&self) -> bool {
+        true
+    }
+
+    fn of_part(&self, keys: &Range<usize>, shares: Option<&[f32]>) -> Option<Arc<dyn Readout>> {
+        let weights = shares.map_or_else(|| self.weights.clone(), |shares| self.weights.times(shares));
+        Some(Arc::new(Self { before: keys.start % self.size, weights, ..*self }))
     }
 
     fn fuse(&self, shape: &Shape) -> Option<Fused> {
@@ -44,16 +85,13 @@ impl Readout for Blocks {
 
 impl Blocks {
     fn head(&self, shape: &Shape) -> BlocksHead {
-        let (size, rows) = (self.0, shape.queries.div_ceil(self.0));
-        BlocksHead { size, keys: shape.keys, rows, first: None, done: Vec::new(), sums: Vec::new() }
+        BlocksHead { of: self.clone(), shape: *shape, first: None, done: Vec::new(), sums: Vec::new() }
     }
 }
 
 pub(crate) struct BlocksHead {
-    size: usize,
-    keys: usize,
-    /// Rows of the whole map.
-    rows: usize,
+    of: Blocks,
+    shape: Shape,
     /// The first row that was seen.
     first: Option<usize>,
     /// `[rows that are finished, ⌈keys/size⌉]`
@@ -64,7 +102,7 @@ pub(crate) struct BlocksHead {
 
 impl BlocksHead {
     fn columns(&self) -> usize {
-        self.keys.div_ceil(self.size)
+        self.of.columns(self.shape.keys)
     }
 
     /// The sums of a row of the map; rows come in ascending order.
@@ -85,10 +123,11 @@ impl BlocksHead {
 
 impl Head for BlocksHead {
     fn see(&mut self, row: &Row) {
-        let size = self.size;
+        let (size, before) = (self.of.size, self.of.before);
+        let factor = self.of.weights.of_one(&self.shape, [row.batch, row.head], row.query);
         let sums = self.row(row.query / size);
         for (&key, weight) in row.keys.iter().zip(&row.weights) {
-            sums[key / size] += weight;
+            sums[(before + key) / size] += weight * factor;
         }
     }
 
@@ -97,35 +136,46 @@ impl Head for BlocksHead {
         let columns = self.columns();
         let mut all = self.done;
         all.splice(0..0, std::iter::repeat_n(0.0, self.first.unwrap_or(0) * columns));
-        all.resize(self.rows * columns, 0.0);
+        all.resize(self.shape.queries.div_ceil(self.of.size) * columns, 0.0);
         vec![Values::F32(all)]
     }
 }
 
 impl Fuse for BlocksHead {
     fn needs(&self) -> Needs {
-        Needs { cuts: (self.size..self.keys).step_by(self.size).collect(), ..Needs::default() }
+        let first = self.of.size - self.of.before;
+        Needs { cuts: (first..self.shape.keys).step_by(self.of.size).collect(), ..Needs::default() }
     }
 
     #[inline(always)]
     fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, _: &mut [S::N]) {
-        let (size, width) = (self.size, COLUMNS * S::LANES);
+        let (size, before, width) = (self.of.size, self.of.before, COLUMNS * S::LANES);
         let queries = tile.queries.clone();
         if queries.is_empty() {
             return;
+        }
+        let mut factors = [S::N::from_f64(1.0); COLUMNS * MAX_LANES];
+        if let Some(weights) = self.of.weights.of(&self.shape, tile.head, queries.clone()) {
+            for (factor, weight) in factors.iter_mut().zip(weights) {
+                *factor = S::N::from_f64(f64::from(*weight));
+            }
         }
         if queries.start / size == (queries.end - 1) / size {
             // All in one row of squares; lanes without a query hold 0.
             let sums = self.row(queries.start / size);
             let zero = simd.constant(0.0);
-            let both = |sums: &[S::N]| simd.add(simd.load(sums), simd.load(&sums[S::LANES..]));
+            let of_query = [simd.load(&factors), simd.load(&factors[S::LANES..])];
+            let both = |sums: &[S::N]| {
+                let left = simd.mul(simd.load(sums), of_query[0]);
+                simd.mul_add(simd.load(&sums[S::LANES..]), of_query[1], left)
+            };
             for (spans, weights) in tile.spans.chunks(4).zip(tile.sums.chunks(4 * width)) {
                 let mut four = [zero; 4];
                 for (four, weights) in four.iter_mut().zip(weights.chunks_exact(width)) {
                     *four = both(weights);
                 }
                 for (span, sum) in spans.iter().zip(simd.sums(four)) {
-                    sums[span.start / size] += sum.to_f64();
+                    sums[(before + span.start) / size] += sum.to_f64();
                 }
             }
             return;
@@ -133,7 +183,7 @@ impl Fuse for BlocksHead {
         for (lane, query) in queries.enumerate() {
             let sums = self.row(query / size);
             for (span, weights) in tile.spans.iter().zip(tile.sums.chunks_exact(width)) {
-                sums[span.start / size] += weights[lane].to_f64();
+                sums[(before + span.start) / size] += weights[lane].to_f64() * factors[lane].to_f64();
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The weight on one chosen key per query, `[batch, heads, queries]`: the token before it (`previous`), itself
 //! (`self`), the first one (`first`), or what followed the last time (`induction`). 0 where that key is hidden.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values, append};
 use crate::{
@@ -15,8 +15,9 @@ enum Target {
     Back(i64),
     /// The first key of the sequence.
     First,
-    /// By position: the key; −1 for none.
-    Table(Arc<[i64]>),
+    /// By position: the key; −1 for none. Both are counted from the start of the text, `before` keys before the
+    /// first one here.
+    Table { keys: Arc<[i64]>, before: usize },
 }
 
 #[derive(Debug)]
@@ -47,8 +48,8 @@ impl Read {
     pub fn induction(self, ids: &[u32]) -> Self {
         let mut last = HashMap::new();
         let after = |(at, id): (usize, &u32)| last.insert(*id, at as i64).map_or(-1, |before| before + 1);
-        let table = ids.iter().enumerate().map(after).collect();
-        self.with(Chosen { name: "induction", target: Target::Table(table) })
+        let keys = ids.iter().enumerate().map(after).collect();
+        self.with(Chosen { name: "induction", target: Target::Table { keys, before: 0 } })
     }
 }
 
@@ -59,9 +60,11 @@ impl Target {
             Self::Back(keys) => position.checked_sub(*keys)?,
             Self::First => first as i64,
             // What stands before the sequence is another one's; its first token follows nothing.
-            Self::Table(keys) => {
-                let key = *keys.get(usize::try_from(position).ok()?)?;
-                if key <= first as i64 { -1 } else { key }
+            Self::Table { keys, before } => {
+                let before = *before as i64;
+                let key = *keys.get(usize::try_from(position.checked_add(before)?).ok()?)? - before;
+                // The first key of a part follows the last one of the part before.
+                if key < first as i64 || (key == first as i64 && before == 0) { -1 } else { key }
             }
         };
         usize::try_from(key).ok().filter(|key| *key >= first)
@@ -75,7 +78,7 @@ impl Readout for Chosen {
 
     fn check(&self, shape: &Shape) -> Result<(), String> {
         match &self.target {
-            Target::Table(keys) if keys.len() != shape.keys => {
+            Target::Table { keys, .. } if keys.len() != shape.keys => {
                 Err(format!("has {} token ids for {} keys", keys.len(), shape.keys))
             }
             _ => Ok(()),
@@ -88,17 +91,21 @@ impl Readout for Chosen {
 
     fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
         match self.target {
-            Target::Back(_) => parts.weighted_sum(),
+            Target::Back(_) | Target::Table { .. } => parts.weighted_sum(),
             // The other parts have a first key of their own.
             Target::First => {
-                let part = (0..parts.count()).find(|part| parts.first_key(*part) == 0);
-                let part = part.ok_or("is in none of the parts")?;
+                let part = (0..parts.count()).find(|part| parts.keys_of(*part).contains(&0)).unwrap_or(0);
                 let values = parts.f32(part, 0)?.iter().enumerate();
                 let weights = values.map(|(n, x)| (parts.share(part, n) * f64::from(*x)) as f32);
                 Ok(vec![Values::F32(weights.collect())])
             }
-            Target::Table(_) => Err("needs the token ids of all parts".into()),
         }
+    }
+
+    fn of_part(&self, part: &Range<usize>, _: Option<&[f32]>) -> Option<Arc<dyn Readout>> {
+        let Target::Table { keys, .. } = &self.target else { return None };
+        let target = Target::Table { keys: keys.clone(), before: part.start };
+        Some(Arc::new(Self { name: self.name, target }))
     }
 
     fn fuse(&self, _: &Shape) -> Option<Fused> {

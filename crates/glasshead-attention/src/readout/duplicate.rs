@@ -18,7 +18,11 @@ struct Places {
 }
 
 #[derive(Clone, Debug)]
-struct Duplicate(Arc<Places>);
+struct Duplicate {
+    places: Arc<Places>,
+    /// Tokens before the first key: of a part of the keys.
+    before: usize,
+}
 
 impl Read {
     /// `duplicate`: the weight of every query on all earlier occurrences of its own token; `ids` are the token ids of
@@ -34,20 +38,20 @@ impl Read {
             places.lists[list].push(at);
             places.of.push(list);
         }
-        self.with(Duplicate(Arc::new(places)))
+        self.with(Duplicate { places: Arc::new(places), before: 0 })
     }
 }
 
-impl Places {
+impl Duplicate {
     /// The earlier keys of the same token within `keys`.
-    fn earlier(&self, position: i64, keys: Range<usize>) -> &[usize] {
-        let Some(list) = usize::try_from(position).ok().and_then(|position| self.of.get(position)) else {
-            return &[];
-        };
-        let list = &self.lists[*list];
-        let end = keys.end.min(position as usize).max(keys.start);
+    fn earlier(&self, position: i64, keys: Range<usize>) -> impl Iterator<Item = usize> {
+        let Self { places, before } = self;
+        let position = usize::try_from(position.saturating_add(*before as i64)).unwrap_or(usize::MAX);
+        let list = places.of.get(position).map_or(&[][..], |list| &places.lists[*list]);
+        let start = keys.start + before;
+        let end = keys.end.saturating_add(*before).min(position).max(start);
         let until = |end: usize| list.partition_point(|place| *place < end);
-        &list[until(keys.start)..until(end)]
+        list[until(start)..until(end)].iter().map(move |place| place - before)
     }
 }
 
@@ -57,7 +61,7 @@ impl Readout for Duplicate {
     }
 
     fn check(&self, shape: &Shape) -> Result<(), String> {
-        match self.0.of.len() {
+        match self.places.of.len() {
             ids if ids != shape.keys => Err(format!("has {ids} token ids for {} keys", shape.keys)),
             _ => Ok(()),
         }
@@ -67,8 +71,12 @@ impl Readout for Duplicate {
         Box::new(self.head())
     }
 
-    fn merge(&self, _: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
-        Err("needs the token ids of all parts".into())
+    fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
+        parts.weighted_sum()
+    }
+
+    fn of_part(&self, keys: &Range<usize>, _: Option<&[f32]>) -> Option<Arc<dyn Readout>> {
+        Some(Arc::new(Self { before: keys.start, ..self.clone() }))
     }
 
     fn fuse(&self, _: &Shape) -> Option<Fused> {
@@ -78,12 +86,12 @@ impl Readout for Duplicate {
 
 impl Duplicate {
     fn head(&self) -> DuplicateHead {
-        DuplicateHead { places: Arc::clone(&self.0), scores: Vec::new(), values: Vec::new() }
+        DuplicateHead { of: self.clone(), scores: Vec::new(), values: Vec::new() }
     }
 }
 
 pub(crate) struct DuplicateHead {
-    places: Arc<Places>,
+    of: Duplicate,
     /// Of tiles that are not finished (a panel has several): a query and its score on an earlier occurrence.
     scores: Vec<(usize, f64)>,
     /// `[queries seen so far]`
@@ -92,9 +100,9 @@ pub(crate) struct DuplicateHead {
 
 impl Head for DuplicateHead {
     fn see(&mut self, row: &Row) {
-        let earlier = self.places.earlier(row.position, row.first_key..usize::MAX);
-        let weight = |key: &usize| row.keys.binary_search(key).map_or(0.0, |at| row.weights[at]);
-        self.values.push(earlier.iter().map(weight).sum::<f64>() as f32);
+        let earlier = self.of.earlier(row.position, row.first_key..usize::MAX);
+        let weight = |key: usize| row.keys.binary_search(&key).map_or(0.0, |at| row.weights[at]);
+        self.values.push(earlier.map(weight).sum::<f64>() as f32);
     }
 
     fn finish(self: Box<Self>) -> Vec<Values> {
@@ -111,7 +119,7 @@ impl Fuse for DuplicateHead {
     fn see_block<S: Simd>(&mut self, _: S, block: &Block<S>, _: &mut [S::N]) {
         for (lane, query) in block.queries.clone().enumerate() {
             let keys = block.keys.start.max(block.first_key)..block.keys.end;
-            for key in self.places.earlier(block.position.saturating_add(lane as i64), keys) {
+            for key in self.of.earlier(block.position.saturating_add(lane as i64), keys) {
                 let score = block.scores[(key - block.keys.start) * COLUMNS * S::LANES + lane];
                 self.scores.push((query, score.to_f64()));
             }

@@ -33,12 +33,11 @@ impl Readout for Entropy {
     fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
         let mut all = vec![0f64; parts.f32(0, 0)?.len()];
         for part in 0..parts.count() {
-            let own = parts.same_len(part, all.len())?;
+            let own = parts.f32(part, 0)?;
             for (n, (all, x)) in all.iter_mut().zip(own).enumerate() {
                 let share = parts.share(part, n);
                 if share > 0.0 {
-                    let on_keys = 1.0 - parts.sink_weight(part, n);
-                    *all += share * (f64::from(*x) - on_keys * share.ln());
+                    *all += share * (f64::from(*x) - share.ln());
                 }
             }
         }

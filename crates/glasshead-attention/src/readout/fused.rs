@@ -87,6 +87,8 @@ pub(crate) struct Block<'a, S: Simd> {
 
 /// A tile whose keys have all been seen.
 pub(crate) struct Tile<'a, S: Simd> {
+    /// Batch element and head.
+    pub(crate) head: [usize; 2],
     pub(crate) queries: Range<usize>,
     /// What scores are multiplied with to be exponents.
     pub(crate) unit: S::N,

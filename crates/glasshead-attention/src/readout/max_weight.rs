@@ -33,7 +33,7 @@ impl Readout for MaxWeight {
     fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
         let mut all = vec![0f32; parts.f32(0, 0)?.len()];
         for part in 0..parts.count() {
-            let own = parts.same_len(part, all.len())?;
+            let own = parts.f32(part, 0)?;
             for (n, (all, x)) in all.iter_mut().zip(own).enumerate() {
                 *all = all.max((parts.share(part, n) * f64::from(*x)) as f32);
             }

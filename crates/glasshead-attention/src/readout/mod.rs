@@ -12,15 +12,16 @@ mod fused;
 mod lse;
 mod max_weight;
 mod merge;
+mod query_weights;
 mod received;
 mod rows;
 mod segments;
 mod sink_weight;
 mod top_k;
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, ops::Range, sync::Arc};
 
-pub use merge::{Part, Parts, merge, shares, total_lse};
+pub use merge::{Part, Parts, merge, shares};
 
 pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile, Weights, append};
 
@@ -149,6 +150,17 @@ pub trait Readout: Debug + Send + Sync {
     fn merge(&self, parts: &Parts, lse: &[f64]) -> Result<Vec<Values>, String> {
         let _ = (parts, lse);
         Err("cannot be merged".into())
+    }
+    /// Whether it adds up queries. Parts of the keys then read it in a second pass, in which every query counts by
+    /// the share that the part has of its weight.
+    fn adds_up_queries(&self) -> bool {
+        false
+    }
+    /// What it is to be asked of a part of the keys for [`Readout::merge`] to give that of all; None where it is the
+    /// same. `shares [batch, heads, queries]` are those of the second pass, and None where they are not yet known.
+    fn of_part(&self, keys: &Range<usize>, shares: Option<&[f32]>) -> Option<Arc<dyn Readout>> {
+        let _ = (keys, shares);
+        None
     }
     /// The same inside the fused pass; readouts without it see rows of the reference, in f64 and slowly.
     #[doc(hidden)]
@@ -310,11 +322,34 @@ impl Read {
         items
     }
 
+    /// Whether any of it adds up queries, so that parts of the keys are to be read twice, see [`merge`].
+    pub fn adds_up_queries(&self) -> bool {
+        self.items.iter().any(|readout| readout.adds_up_queries())
+    }
+
+    /// What is to be asked of a part of the keys: in the first pass what adds up no queries, and `lse`; with shares the
+    /// rest.
+    pub(crate) fn of_part(&self, keys: &Range<usize>, shares: Option<&[f32]>) -> Self {
+        let own = self.items.iter().filter(|readout| readout.adds_up_queries() == shares.is_some());
+        let read = Self { items: own.map(|own| own.of_part(keys, shares).unwrap_or(own.clone())).collect() };
+        let none = Shape { batch: 0, heads: 0, queries: 0, keys: 0 };
+        match shares.is_some() || read.arrays(&none).iter().any(|array| array.name == "lse") {
+            true => read,
+            false => read.lse(),
+        }
+    }
+
+    /// Refuses what does not fit the shape.
+    pub(crate) fn check(&self, shape: &Shape) -> Result<(), AttentionError> {
+        let wrong = |item, problem| AttentionError::Readout { item: format!("{item:?}"), problem };
+        self.items.iter().try_for_each(|item| item.check(shape).map_err(|problem| wrong(item, problem)))
+    }
+
+    /// Starts readouts that have been checked.
     pub(crate) fn start(&self, shape: &Shape, sink_weight: bool) -> Result<Readouts, AttentionError> {
         let items = self.items_with_sinks(sink_weight);
         for readout in &items {
             let wrong = |problem| AttentionError::Readout { item: format!("{readout:?}"), problem };
-            readout.check(shape).map_err(wrong)?;
             for array in readout.arrays(shape) {
                 // Even an array without numbers has something at work on every head.
                 let per_head = array.shape.into_iter().try_fold(1usize, |n, len| n.checked_mul(len));

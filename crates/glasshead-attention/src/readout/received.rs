@@ -1,11 +1,11 @@
 //! `received [batch, heads, keys]`: the column sums, how much weight each key gets from all queries; also with a
 //! weight per query (`received_weighted`) and counted by the lengths of the values (`received_by_value`).
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values,
-    nothing_after,
+    nothing_after, query_weights::QueryWeights,
 };
 use crate::{
     isa::{COLUMNS, MAX_LANES, Number, Simd},
@@ -15,36 +15,37 @@ use crate::{
 #[derive(Clone, Debug)]
 struct Received {
     name: &'static str,
-    /// One per query.
-    weights: Option<Arc<[f32]>>,
+    weights: QueryWeights,
     by_value: bool,
 }
 
-const PLAIN: Received = Received { name: "received", weights: None, by_value: false };
+fn plain() -> Received {
+    Received { name: "received", weights: QueryWeights::default(), by_value: false }
+}
 
 impl Read {
     /// `received`: the sum over all queries of the weight on each key.
     pub fn received(self) -> Self {
-        self.with(PLAIN)
+        self.with(plain())
     }
 
-    /// `received_weighted`: Σ wᵢ · pᵢⱼ over all queries i, for a weight `w [queries]` per query. A vector of
-    /// weights on the tokens of a layer becomes that of the layer below: one step of attention rollout
-    /// (Abnar and Zuidema 2020), without its matrices.
+    /// `received_weighted`: Σ wᵢ · pᵢⱼ over all queries i, for a weight `w [queries]` per query, the same for all
+    /// heads or `[batch, heads, queries]`. A vector of weights on the tokens of a layer becomes that of the layer
+    /// below: one step of attention rollout (Abnar and Zuidema 2020), without its matrices.
     pub fn received_weighted(self, weights: &[f32]) -> Self {
-        self.with(Received { name: "received_weighted", weights: Some(weights.into()), ..PLAIN })
+        self.with(Received { name: "received_weighted", weights: QueryWeights::new(weights), ..plain() })
     }
 
     /// `received_by_value`: Σ pᵢⱼ · ‖vⱼ‖ over all queries i (Kobayashi et al. 2020): a key with much weight and
     /// a small value gives little.
     pub fn received_by_value(self) -> Self {
-        self.with(Received { name: "received_by_value", by_value: true, ..PLAIN })
+        self.with(Received { name: "received_by_value", by_value: true, ..plain() })
     }
 }
 
 pub(super) fn parse(argument: Argument, _: &Shape) -> Result<Arc<dyn Readout>, String> {
     nothing_after(argument)?;
-    Ok(Arc::new(PLAIN))
+    Ok(Arc::new(plain()))
 }
 
 impl Readout for Received {
@@ -53,12 +54,7 @@ impl Readout for Received {
     }
 
     fn check(&self, shape: &Shape) -> Result<(), String> {
-        match &self.weights {
-            Some(weights) if weights.len() != shape.queries => {
-                Err(format!("has {} weights for {} queries", weights.len(), shape.queries))
-            }
-            _ => Ok(()),
-        }
+        self.weights.check(shape)
     }
 
     fn start(&self, shape: &Shape) -> Box<dyn Head> {
@@ -66,12 +62,16 @@ impl Readout for Received {
     }
 
     fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
-        match self.weights {
-            Some(_) => parts.side_by_side(|_, _| 1.0),
-            None => Err("adds up queries before a part knows their shares; ask for received_weighted with \
-                         the shares in a second pass"
-                .into()),
-        }
+        parts.side_by_side(|_, _| 1.0)
+    }
+
+    fn adds_up_queries(&self) -> bool {
+        true
+    }
+
+    fn of_part(&self, _: &Range<usize>, shares: Option<&[f32]>) -> Option<Arc<dyn Readout>> {
+        let weights = self.weights.times(shares?);
+        Some(Arc::new(Self { weights, ..self.clone() }))
     }
 
     fn fuse(&self, shape: &Shape) -> Option<Fused> {
@@ -81,19 +81,20 @@ impl Readout for Received {
 
 impl Received {
     fn head(&self, shape: &Shape) -> ReceivedHead {
-        ReceivedHead { of: self.clone(), sums: vec![0.0; shape.keys] }
+        ReceivedHead { of: self.clone(), shape: *shape, sums: vec![0.0; shape.keys] }
     }
 }
 
 pub(crate) struct ReceivedHead {
     of: Received,
+    shape: Shape,
     /// `[keys]`
     sums: Vec<f64>,
 }
 
 impl Head for ReceivedHead {
     fn see(&mut self, row: &Row) {
-        let factor = self.of.weights.as_ref().map_or(1.0, |weights| f64::from(weights[row.query]));
+        let factor = self.of.weights.of_one(&self.shape, [row.batch, row.head], row.query);
         for (at, (&key, weight)) in row.keys.iter().zip(&row.weights).enumerate() {
             let norm = if self.of.by_value { row.value_norms[at] } else { 1.0 };
             self.sums[key] += weight * factor * norm;
@@ -116,8 +117,8 @@ impl Fuse for ReceivedHead {
         let width = COLUMNS * S::LANES;
         let zero = simd.constant(0.0);
         let mut of_query = [S::N::from_f64(1.0); COLUMNS * MAX_LANES];
-        if let Some(weights) = &self.of.weights {
-            for (to, weight) in of_query.iter_mut().zip(&weights[tile.queries.clone()]) {
+        if let Some(weights) = self.of.weights.of(&self.shape, tile.head, tile.queries.clone()) {
+            for (to, weight) in of_query.iter_mut().zip(weights) {
                 *to = S::N::from_f64(f64::from(*weight));
             }
         }

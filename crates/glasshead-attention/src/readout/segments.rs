@@ -1,6 +1,6 @@
 //! `segments [batch, heads, queries, S]`: how much of a query's weight falls into each range of keys.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, append,
@@ -48,6 +48,11 @@ impl Readout for Segments {
 
     fn merge(&self, parts: &Parts, _: &[f64]) -> Result<Vec<Values>, String> {
         parts.weighted_sum()
+    }
+
+    fn of_part(&self, keys: &Range<usize>, _: Option<&[f32]>) -> Option<Arc<dyn Readout>> {
+        let ends = self.0.iter().map(|end| (*end).clamp(keys.start, keys.end) - keys.start);
+        Some(Arc::new(Self(ends.collect())))
     }
 
     fn fuse(&self, _: &Shape) -> Option<Fused> {

@@ -74,11 +74,8 @@ impl Readout for TopK {
             all.clear();
             for part in 0..parts.count() {
                 let own = n * self.k..(n + 1) * self.k;
-                let (keys, weights) = (parts.i64(part, 0)?.get(own.clone()), parts.f32(part, 1)?.get(own));
-                let (Some(keys), Some(weights)) = (keys, weights) else {
-                    return Err(format!("has another shape in part {part} than in part 0"));
-                };
-                let (share, first) = (parts.share(part, n), parts.first_key(part) as i64);
+                let (keys, weights) = (&parts.i64(part, 0)?[own.clone()], &parts.f32(part, 1)?[own]);
+                let (share, first) = (parts.share(part, n), parts.keys_of(part).start as i64);
                 let seen = keys.iter().zip(weights).filter(|(key, _)| **key >= 0);
                 all.extend(seen.map(|(key, weight)| (key + first, (share * f64::from(*weight)) as f32)));
             }
