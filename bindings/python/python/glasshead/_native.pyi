@@ -1,8 +1,9 @@
-from typing import Any, TypeAlias
+from typing import Any
 
 from numpy import float32, int64
 from numpy.typing import NDArray
 
+from ._parts import Given
 from ._read import Read
 
 __all__ = [
@@ -17,8 +18,6 @@ __all__ = [
 ]
 
 __version__: str
-
-Part: TypeAlias = tuple[int, int, NDArray[Any], dict[str, NDArray[Any]], dict[str, NDArray[Any]] | None]
 
 def attention(
     q: NDArray[Any],
@@ -39,9 +38,9 @@ def attention(
 ) -> tuple[NDArray[Any], dict[str, NDArray[float32] | NDArray[int64]]]: ...
 def adds_up_queries(read: Read | str, shape: tuple[int, int, int, int]) -> bool: ...
 def merge(
-    parts: list[Part], *, read: Read | str | None, sinks: NDArray[float32] | None
+    parts: list[Given], *, read: Read | str | None, sinks: NDArray[float32] | None
 ) -> tuple[NDArray[Any], dict[str, NDArray[float32] | NDArray[int64]]]: ...
-def shares(parts: list[Part], *, sinks: NDArray[float32] | None) -> list[NDArray[float32]]: ...
+def shares(parts: list[Given], *, sinks: NDArray[float32] | None) -> list[NDArray[float32]]: ...
 def backward(
     q: NDArray[Any],
     k: NDArray[Any],

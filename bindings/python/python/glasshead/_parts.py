@@ -11,8 +11,16 @@ from ._attended import Attended
 from ._attention import take_options, wants_gradients
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
     from ._attention import Options
     from ._read import Read
+
+    # As the engine takes a part: where its keys start and end, the output, the readouts, and those of the second pass.
+    Arrays = dict[str, NDArray[Any]]
+    Given: TypeAlias = tuple[int, int, NDArray[Any], Arrays, Arrays | None]
 
 
 class Partial(Attended[AnyArray]):
@@ -113,7 +121,7 @@ def part_shares(
 
 def taken(
     parts: Sequence[Partial[AnyArray]], sums: Sequence[Mapping[str, AnyArray]] | None
-) -> tuple[Kind, list[_native.Part]]:
+) -> tuple[Kind, list[Given]]:
     """Parts as the engine takes them."""
     if not parts or not all(isinstance(part, Partial) for part in parts):
         found = ", ".join(type(part).__name__ for part in parts) or "nothing"
