@@ -2,7 +2,7 @@
 """How time and traffic of glasshead.ray.attention grow with workers and length: machines simulated on this one.
 
     pip install ./bindings/python 'ray[data]'
-    bench/workers.py --record bench/records/DATE-workers.json      # some five minutes on two cores
+    bench/workers.py --record bench/records/DATE-workers.json      # two minutes on two cores
     bench/workers.py --table bench/records/DATE-workers.json
 
 Every worker is a node of Ray with a process, an object store and one CPU of its own; the driver's node has none, so
