@@ -91,7 +91,7 @@ def mask_gradient(q: Tensor, k: Tensor, v: Tensor, asked: Options, out: Tensor, 
 
     It is as large as the weights, or a sum of that many: so they are read out row by row, head by head.
     """
-    batch, heads, queries, keys = *q.shape[:3], k.shape[2]
+    batch, heads, queries, _ = q.shape
     group = heads // k.shape[1]
     mask: Tensor = asked["mask"]
     full = mask[(None,) * (4 - mask.dim())]

@@ -31,8 +31,8 @@ def scaled_dot_product_attention(
     ``query [..., L, E]``, ``key [..., S, E]``, ``value [..., S, Ev]``. ``attn_mask`` is bool (True: this query may
     attend to this key) or float (added to the scores). ``is_causal`` is top-left: query i sees keys j ≤ i, also where
     there are more keys than queries. A query that may see no key gives 0. With ``enable_gqa`` neighbouring query heads
-    share a key head. Gradients are computed without keeping the weights. What cannot be done is refused: dropout, nested
-    tensors.
+    share a key head. Gradients are computed without keeping the weights. What cannot be done is refused: dropout and
+    nested tensors.
     """
     if dropout_p != 0.0:
         raise NotImplementedError(f"dropout_p is {dropout_p}\nhint: weights are never dropped here; give 0.0")

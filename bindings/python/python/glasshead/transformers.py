@@ -60,7 +60,8 @@ def attention_forward(
     weights = None
     if output_attentions:
         with torch.no_grad():
-            weights = attention(query, key, value, read=Read(rows=range(query.shape[2])), **options).rows.to(query.dtype)
+            rows = Read(rows=range(query.shape[2]))
+            weights = attention(query, key, value, read=rows, **options).rows.to(query.dtype)
     return seen.out.transpose(1, 2).contiguous(), weights
 
 
