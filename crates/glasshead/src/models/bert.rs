@@ -299,8 +299,8 @@ impl Model for Bert {
         let mut pass = Pass::new(input, &self.info, Positions::Table, watch)?;
         let positions = pass.texts().flat_map(|ids| self.positions(ids)).collect();
         let mut x = self.embeddings.forward(pass.ids(), positions, hidden)?;
+        let mut heads = Heads::new(&self.info, pass.tokens());
         for (index, layer) in self.layers.iter().enumerate() {
-            let mut heads = Heads::new(&self.info, pass.tokens());
             for (block, x) in x.chunks(BLOCK * hidden).enumerate() {
                 layer.qkv.forward(x.to_vec(), |qkv| heads.fill(block * BLOCK, qkv, |_, _, _| {}))?;
             }

@@ -142,9 +142,9 @@ impl Model for Decoder {
         }
         let turns: Vec<Turns> =
             self.rotaries.iter().map(|rotary| rotary.turns(&pass)).collect::<Result<_>>()?;
+        let mut heads = Heads::new(&self.info, pass.tokens());
         for (index, layer) in self.layers.iter().enumerate() {
             let turns = layer.rotary.and_then(|rotary| turns.get(rotary));
-            let mut heads = Heads::new(&self.info, pass.tokens());
             for (block, x) in x.chunks(BLOCK * hidden).enumerate() {
                 let prepare = |part, token, vector: &mut [f32]| layer.prepare(turns, part, token, vector);
                 layer.qkv.forward(layer.attention_norm.forward(x), |qkv| {

@@ -13,30 +13,20 @@
 //! another base than the others.
 
 use super::config::Keys;
-use super::decoder::{Decoder, Head, Layer, only_a_decoder, root};
+use super::Model;
+use super::decoder::{Layer, only_a_decoder};
 use super::elementwise::Activation;
-use super::layers::{Embedding, Linear, Mlp, Norm, RmsNorm};
+use super::frame::{Ends, Frame, whole_shares};
+use super::layers::{Linear, Mlp, Norm, RmsNorm};
 use super::llama::windows_of;
 use super::pass::Rules;
 use super::rope::{Outer, Rotary, Sizes};
-use super::{Info, Model, layer_size};
 use crate::Result;
 use crate::weights::{Scope, Weights};
 
 struct Config {
-    family: &'static str,
-    hidden: usize,
-    intermediate: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    vocabulary: usize,
-    positions: usize,
-    epsilon: f64,
-    activation: Activation,
+    frame: Frame,
     bias: bool,
-    tied: bool,
     /// Scores are divided by its root.
     query_scalar: f64,
     score_cap: Option<f64>,
@@ -78,11 +68,7 @@ impl Config {
         only_a_decoder(keys)?;
         let heads = keys.size("num_attention_heads")?;
         let kv_heads = keys.size("num_key_value_heads")?;
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(keys.contradiction(&format!(
-                "has {heads} heads that share {kv_heads} key heads, no whole share"
-            )));
-        }
+        whole_shares(keys, heads, kv_heads)?;
         let layers = keys.size("num_hidden_layers")?;
         let window = keys.size_unless_null("sliding_window", Some(4096))?;
         let windows = match keys.words("layer_types", KINDS)? {
@@ -98,7 +84,7 @@ impl Config {
         let activation = keys.one_of("hidden_activation", Activation::OF_DECODERS)?;
         // Gemma 2 configs also carry `hidden_act`, which its code does not read.
         keys.one_of("hidden_act", Activation::OF_DECODERS)?;
-        Ok(Self {
+        let frame = Frame {
             family,
             hidden: keys.size("hidden_size")?,
             intermediate: keys.size("intermediate_size")?,
@@ -110,8 +96,11 @@ impl Config {
             positions: keys.size("max_position_embeddings")?,
             epsilon: keys.epsilon_or("rms_norm_eps", 1e-6)?,
             activation: activation.unwrap_or(Activation::GeluTanh),
-            bias: keys.flag("attention_bias")?,
             tied: keys.flag_or("tie_word_embeddings", true)?,
+        };
+        Ok(Self {
+            frame,
+            bias: keys.flag("attention_bias")?,
             query_scalar: keys.positive("query_pre_attn_scalar")?.unwrap_or(256.0),
             score_cap: None,
             logit_cap: None,
@@ -122,7 +111,7 @@ impl Config {
     }
 
     fn sizes(&self, base: f64) -> Sizes {
-        let Self { head_dim, positions: max_positions, .. } = *self;
+        let Frame { head_dim, positions: max_positions, .. } = self.frame;
         Sizes { head_dim, max_positions, base, may_be_partial: false, old_names: false }
     }
 
@@ -159,7 +148,8 @@ impl Config {
     }
 
     fn layer(&self, scope: &Scope<'_>, index: usize) -> Result<Layer> {
-        let &Self { hidden, intermediate, heads, kv_heads, head_dim, epsilon, bias, .. } = self;
+        let &Frame { hidden, intermediate, heads, kv_heads, head_dim, epsilon, activation, .. } = &self.frame;
+        let bias = self.bias;
         let (attention, mlp) = (scope.pp("self_attn"), scope.pp("mlp"));
         let norm = |name| RmsNorm::load_around_one(&scope.pp(name), hidden, epsilon);
         let head_norm = |name| RmsNorm::load_around_one(&attention.pp(name), head_dim, epsilon);
@@ -187,7 +177,7 @@ impl Config {
             mlp_norm: Norm::Rms(norm("pre_feedforward_layernorm")?),
             mlp: Mlp {
                 up: Linear::stacked(&up, hidden, false)?,
-                activation: self.activation,
+                activation,
                 gated: true,
                 down: Linear::load(&mlp.pp("down_proj"), intermediate, hidden, false)?,
             },
@@ -200,39 +190,12 @@ impl Config {
 const MOST_LAYERS: usize = 1 << 16;
 
 fn load(config: Config, keys: Keys, weights: &Weights) -> Result<Box<dyn Model>> {
-    keys.finish(config.family)?;
-    let Config { hidden, vocabulary, epsilon, .. } = config;
-    let root = root(weights, "model", "embed_tokens.weight");
-    let table = root.table("embed_tokens.weight", [vocabulary, hidden])?;
-    let embedding = Embedding::new(table, Some((hidden as f64).sqrt() as f32));
-    let mut layers = Vec::new();
-    for index in 0..config.layers {
-        layers.push(config.layer(&root.pp("layers").pp(index), index)?);
-    }
-    let info = Info {
-        family: config.family,
-        layers: config.layers,
-        heads: config.heads,
-        kv_heads: config.kv_heads,
-        head_dim: config.head_dim,
-        hidden,
-        layer_size: layer_size(
-            hidden,
-            [config.heads, config.kv_heads, config.head_dim],
-            3 * config.intermediate,
-        ),
-        causal: true,
-        max_tokens: config.positions,
-        sha256: weights.sha256()?,
-        vocabulary,
+    keys.finish(config.frame.family)?;
+    let ends = Ends {
+        scale: Some((config.frame.hidden as f64).sqrt() as f32),
+        norm: RmsNorm::load_around_one,
+        logit_cap: config.logit_cap,
+        rotaries: config.rotaries.clone(),
     };
-    Ok(Box::new(Decoder {
-        info,
-        embedding,
-        positions: None,
-        rotaries: config.rotaries,
-        layers,
-        norm: Norm::Rms(RmsNorm::load_around_one(&root.pp("norm"), hidden, epsilon)?),
-        head: Head::load(weights, config.tied, [hidden, vocabulary], config.logit_cap)?,
-    }))
+    config.frame.load(weights, ends, |scope, index| config.layer(scope, index))
 }

@@ -14,30 +14,21 @@
 //! Phi-3 keeps q, k and v in one matrix, gate and up in another, and may turn only part of a head.
 
 use super::config::Keys;
-use super::decoder::{Decoder, Head, Layer, only_a_decoder, root};
+use super::Model;
+use super::decoder::{Layer, only_a_decoder};
 use super::elementwise::Activation;
-use super::layers::{Embedding, Linear, Mlp, Norm, RmsNorm};
+use super::frame::{Ends, Frame, whole_shares};
+use super::layers::{Linear, Mlp, Norm, RmsNorm};
 use super::pass::Rules;
 use super::rope::{Rotary, Sizes};
-use super::{Info, Model, layer_size};
 use crate::Result;
 use crate::weights::{Scope, Weights};
 
 /// What the config of any of them comes down to.
 #[derive(Debug)]
 struct Config {
-    family: &'static str,
-    hidden: usize,
-    intermediate: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    vocabulary: usize,
-    positions: usize,
-    epsilon: f64,
-    activation: Activation,
+    frame: Frame,
     rotary: Rotary,
-    tied: bool,
     /// q, k and v have biases; the output has one.
     qkv_bias: bool,
     output_bias: bool,
@@ -48,7 +39,6 @@ struct Config {
     fused: bool,
     /// Of each layer, how many tokens it sees.
     windows: Windows,
-    layers: usize,
 }
 
 /// Which layers see only a window.
@@ -77,7 +67,7 @@ pub(super) fn load_llama(mut keys: Keys, weights: &Weights) -> Result<Box<dyn Mo
     keys.only("rope_interleaved", false)?;
     if keys.sets("rope_factors") {
         // Of GGUF files alone, in place of the `rope_scaling` that they were worked out from.
-        config.rotary.divide_by(&keys.positives("rope_factors", config.head_dim / 2)?);
+        config.rotary.divide_by(&keys.positives("rope_factors", config.frame.head_dim / 2)?);
     }
     load(config, keys, weights)
 }
@@ -137,11 +127,7 @@ impl Config {
                 )));
             }
         };
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(keys.contradiction(&format!(
-                "has {heads} heads that share {kv_heads} key heads, no whole share"
-            )));
-        }
+        whole_shares(keys, heads, kv_heads)?;
         let positions = keys.size("max_position_embeddings")?;
         let phi3 = family == "phi3";
         let sizes = Sizes {
@@ -151,10 +137,11 @@ impl Config {
             may_be_partial: phi3,
             old_names: phi3,
         };
-        Ok(Self {
+        let frame = Frame {
             family,
             hidden,
             intermediate: keys.size("intermediate_size")?,
+            layers: keys.size("num_hidden_layers")?,
             heads,
             kv_heads,
             head_dim,
@@ -162,15 +149,17 @@ impl Config {
             positions,
             epsilon: keys.epsilon_or("rms_norm_eps", if phi3 { 1e-5 } else { 1e-6 })?,
             activation: keys.one_of("hidden_act", Activation::OF_DECODERS)?.unwrap_or(Activation::Silu),
-            rotary: Rotary::from_config(keys, sizes)?,
             tied: keys.flag("tie_word_embeddings")?,
+        };
+        Ok(Self {
+            frame,
+            rotary: Rotary::from_config(keys, sizes)?,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
             head_norms: false,
             fused: false,
             windows: Windows::Everywhere(None),
-            layers: keys.size("num_hidden_layers")?,
         })
     }
 
@@ -182,7 +171,7 @@ impl Config {
         let kinds = keys.words("layer_types", &[("full_attention", false), ("sliding_attention", true)])?;
         self.windows = match kinds {
             None => Windows::From(first, window),
-            Some(kinds) => Windows::Each(windows_of(keys, &kinds, self.layers, window)?),
+            Some(kinds) => Windows::Each(windows_of(keys, &kinds, self.frame.layers, window)?),
         };
         Ok(())
     }
@@ -205,46 +194,15 @@ pub(super) fn windows_of(
 }
 
 fn load(config: Config, keys: Keys, weights: &Weights) -> Result<Box<dyn Model>> {
-    keys.finish(config.family)?;
-    let Config { hidden, vocabulary, epsilon, .. } = config;
-    let root = root(weights, "model", "embed_tokens.weight");
-    let embedding = Embedding::new(root.table("embed_tokens.weight", [vocabulary, hidden])?, None);
-    // Grows with the tensors that are really there, not with the number in the config.
-    let mut layers = Vec::new();
-    for index in 0..config.layers {
-        layers.push(config.layer(&root.pp("layers").pp(index), index)?);
-    }
-    let info = Info {
-        family: config.family,
-        layers: config.layers,
-        heads: config.heads,
-        kv_heads: config.kv_heads,
-        head_dim: config.head_dim,
-        hidden,
-        layer_size: layer_size(
-            hidden,
-            [config.heads, config.kv_heads, config.head_dim],
-            3 * config.intermediate,
-        ),
-        causal: true,
-        max_tokens: config.positions,
-        sha256: weights.sha256()?,
-        vocabulary,
-    };
-    Ok(Box::new(Decoder {
-        info,
-        embedding,
-        positions: None,
-        layers,
-        norm: Norm::Rms(RmsNorm::load(&root.pp("norm"), hidden, epsilon)?),
-        head: Head::load(weights, config.tied, [hidden, vocabulary], None)?,
-        rotaries: vec![config.rotary],
-    }))
+    keys.finish(config.frame.family)?;
+    let rotaries = vec![config.rotary.clone()];
+    let ends = Ends { scale: None, norm: RmsNorm::load, logit_cap: None, rotaries };
+    config.frame.load(weights, ends, |scope, index| config.layer(scope, index))
 }
 
 impl Config {
     fn layer(&self, scope: &Scope<'_>, index: usize) -> Result<Layer> {
-        let &Self { hidden, intermediate, heads, kv_heads, head_dim, epsilon, .. } = self;
+        let &Frame { hidden, intermediate, heads, kv_heads, head_dim, epsilon, activation, .. } = &self.frame;
         let (attention, mlp) = (scope.pp("self_attn"), scope.pp("mlp"));
         // A product that overflows is the size of no tensor.
         let [wide, narrow] = [heads, kv_heads].map(|heads| heads.saturating_mul(head_dim));
@@ -278,7 +236,7 @@ impl Config {
             mlp_norm: norm("post_attention_layernorm")?,
             mlp: Mlp {
                 up,
-                activation: self.activation,
+                activation,
                 gated: true,
                 down: Linear::load(&mlp.pp("down_proj"), intermediate, hidden, self.mlp_bias)?,
             },

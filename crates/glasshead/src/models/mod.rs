@@ -8,6 +8,7 @@ mod beside;
 mod config;
 mod decoder;
 mod elementwise;
+mod frame;
 mod gemma;
 mod generate;
 mod gguf;

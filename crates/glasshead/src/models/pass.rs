@@ -163,6 +163,7 @@ impl<'a> Pass<'a> {
         positions: Positions,
         watch: &'a mut dyn Watch,
     ) -> Result<Self> {
+        keep_freed_memory();
         let Input { ids, ends, cache, force_context, instruction_set } = input;
         let past = cache.as_ref().map_or(0, |cache| cache.len);
         let endless = force_context && positions == Positions::Endless;
@@ -281,7 +282,16 @@ fn unreadable(cause: impl std::fmt::Display) -> Error {
     Error::request(format!("the attention cannot be read out: {cause}"), "ask for other readouts")
 }
 
-/// q, k and v of a layer, `[heads, tokens, dim]` each.
+/// The allocator of Linux gives large pieces back to the system as soon as they are freed, and every operation of a
+/// layer would pay for fresh pages; one piece of the largest size that it reuses, freed once, teaches it to keep them.
+fn keep_freed_memory() {
+    /// A little less than the 32 MiB above which it never keeps any (mallopt(3), `M_MMAP_THRESHOLD`).
+    const LARGEST: usize = (32 << 20) - (64 << 10);
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGEST))));
+}
+
+/// q, k and v of a layer, `[heads, tokens, dim]` each; every layer fills them anew.
 pub(super) struct Heads {
     parts: [Vec<f32>; 3],
     counts: [usize; 3],

@@ -78,11 +78,11 @@ fn write_all<T: Copy, const N: usize>(
     bytes: impl Fn(T) -> [u8; N],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut chunk = Vec::new();
+    let mut chunk = vec![0; CHUNK / N * N];
     for values in values.chunks(CHUNK / N) {
-        chunk.clear();
-        chunk.extend(values.iter().flat_map(|&x| bytes(x)));
-        out.write_all(&chunk)?;
+        let (numbers, _) = chunk.as_chunks_mut::<N>();
+        numbers.iter_mut().zip(values).for_each(|(to, x)| *to = bytes(*x));
+        out.write_all(&chunk[..values.len() * N])?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The watch that keeps what was asked for of every layer, and lets the rest go.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use glasshead_attention::{Array, Read, Shape, Values};
 
@@ -9,7 +10,7 @@ use super::{Onlooker, estimate::gigabytes};
 use crate::models::{LayerView, Watch};
 use crate::{Error, Result};
 
-/// What is kept while the layers pass by: of the pass over the prompt, and of one more for every token of an
+/// What is kept while the layers pass by: of the passes over the prompt, and of one more for every token of an
 /// answer.
 pub(super) struct Gathering<'a> {
     wanted: &'a Wanted,
@@ -21,18 +22,24 @@ pub(super) struct Gathering<'a> {
     heads: &'a [usize],
     /// Layers that are computed.
     depth: usize,
+    /// Layers of all passes over the prompt that are done, and how many there are.
+    done: [usize; 2],
     onlooker: &'a mut dyn Onlooker,
     /// `[layers, heads, …]`, for the prompt and the longest answer.
     kept: Vec<Array>,
-    /// Where the first token of the pass stands among those of all texts, how many passes are done, and of how many.
-    pub(super) first: usize,
-    pub(super) passes: [usize; 2],
-    /// The tokens of the pass that is on its way.
+    /// The onlooker has had enough.
+    pub(super) stopped: bool,
+}
+
+/// The watch over one pass. What it keeps goes to places of its own, so that passes may run side by side.
+pub(super) struct PassWatch<'g, 'a> {
+    gathering: &'g Mutex<Gathering<'a>>,
+    /// Where the first token of the pass stands among those of all texts.
+    first: usize,
+    /// The tokens of its text that are on their way.
     passing: Range<usize>,
     /// What came out for the last token, `[hidden]`.
     pub(super) last_hidden: Vec<f32>,
-    /// The onlooker has had enough.
-    pub(super) stopped: bool,
 }
 
 /// The arrays `[layers, heads, …]` that are kept of the arrays `[1, all heads, …]` of a layer; still empty.
@@ -51,7 +58,7 @@ impl<'a> Gathering<'a> {
         wanted: &'a Wanted,
         [prompt, whole]: [Shape; 2],
         [layers, heads]: [&'a [usize]; 2],
-        depth: usize,
+        [depth, all_layers]: [usize; 2],
         onlooker: &'a mut dyn Onlooker,
     ) -> Result<Self> {
         let passing = wanted.named(wanted.whole.arrays(&whole), &whole);
@@ -60,8 +67,8 @@ impl<'a> Gathering<'a> {
             let count = array.shape.iter().try_fold(1usize, |count, &axis| count.checked_mul(axis));
             let count = count.unwrap_or(usize::MAX);
             let full = match &mut array.values {
-                Values::F32(values) => values.try_reserve_exact(count).map(|()| values.resize(count, 0.0)),
-                Values::I64(values) => values.try_reserve_exact(count).map(|()| values.resize(count, 0)),
+                Values::F32(values) => zeros(count).map(|zeros| *values = zeros),
+                Values::I64(values) => zeros(count).map(|zeros| *values = zeros),
             };
             full.map_err(|_| {
                 Error::environment(
@@ -81,12 +88,9 @@ impl<'a> Gathering<'a> {
             layers,
             heads,
             depth,
+            done: [0, all_layers],
             onlooker,
             kept,
-            first: 0,
-            passes: [0, 1],
-            passing: 0..0,
-            last_hidden: Vec::new(),
             stopped: false,
         })
     }
@@ -113,68 +117,107 @@ impl<'a> Gathering<'a> {
         self.kept
     }
 
-    /// Where an array of the pass that is on its way goes in those that are kept: its row, and whether it is added
-    /// to what is there. `None`: nowhere.
-    fn place(&self, name: &str) -> Option<(usize, bool)> {
-        let first = self.first + self.passing.start;
+    /// Keeps the arrays `[1, all heads, …]` of a layer, of the tokens `passing` from the token `first` on.
+    fn keep(&mut self, slot: usize, arrays: &[Array], first: usize, passing: &Range<usize>) {
+        for array in arrays {
+            let Some((down, adds)) = self.place(array.name, first, passing) else { continue };
+            let Some(kept) = self.kept.iter_mut().find(|kept| kept.name == array.name) else { continue };
+            let grids = [grid(&array.shape[2..]), grid(&kept.shape[2..])];
+            let join = Join { slot, heads: self.heads, all_heads: self.prompt.heads, grids, down };
+            match (&mut kept.values, &array.values) {
+                (Values::F32(to), Values::F32(from)) if adds => join.join(to, from, |to, from| *to += from),
+                (Values::F32(to), Values::F32(from)) => join.join(to, from, |to, from| *to = from),
+                (Values::I64(to), Values::I64(from)) => join.join(to, from, |to, from| *to = from),
+                _ => {}
+            }
+        }
+    }
+
+    /// Where an array goes in those that are kept: its row, and whether it is added to what is there. `None`: nowhere.
+    fn place(&self, name: &str, first: usize, passing: &Range<usize>) -> Option<(usize, bool)> {
+        let row = first + passing.start;
         Some(match (name, self.wanted.block) {
             // Sums over queries go on.
-            ("received", _) => (self.first, true),
-            ("blocks", Some(block)) => (first / block, true),
-            ("rows", _) => (self.wanted.rows.iter().position(|row| self.passing.contains(row))?, false),
-            _ => (first, false),
+            ("received", _) => (first, true),
+            ("blocks", Some(block)) => (row / block, true),
+            ("rows", _) => (self.wanted.rows.iter().position(|row| passing.contains(row))?, false),
+            _ => (row, false),
         })
+    }
+
+    /// Tells the onlooker of a layer of the prompt, or of the last layer over a token of the answer.
+    fn tell(&mut self, layer: usize, passing: &Range<usize>) {
+        if passing.start == 0 {
+            self.done[0] += 1;
+            self.stopped |= self.onlooker.layer(self.done[0], self.done[1]).is_break();
+        } else if layer + 1 == self.depth {
+            let written = passing.end - self.prompt.queries;
+            self.stopped |= self.onlooker.written(written, self.answer).is_break();
+        }
     }
 }
 
-impl Watch for Gathering<'_> {
-    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<(), Read> {
-        if self.stopped || view.layer >= self.depth {
-            return ControlFlow::Break(());
-        }
-        let tokens = view.attention.q().shape()[2];
-        self.passing = view.offset..view.offset + tokens;
-        let read = if view.offset == 0 { &self.wanted.read } else { &self.wanted.step };
-        let wanted = self.layers.contains(&view.layer);
-        ControlFlow::Continue(if wanted { read.clone() } else { Read::new() })
+impl<'g, 'a> PassWatch<'g, 'a> {
+    /// Over a pass whose first token stands at `first` among those of all texts.
+    pub(super) fn new(gathering: &'g Mutex<Gathering<'a>>, first: usize) -> Self {
+        Self { gathering, first, passing: 0..0, last_hidden: Vec::new() }
     }
 
-    fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
-        if let Some(slot) = self.layers.iter().position(|&chosen| chosen == layer) {
-            let shape = Shape { queries: self.passing.len(), keys: self.passing.end, ..self.prompt };
-            for mut array in self.wanted.named(readouts, &shape) {
+    /// Whether the onlooker has had enough.
+    pub(super) fn stopped(&self) -> bool {
+        self.gathering().stopped
+    }
+
+    fn gathering(&self) -> MutexGuard<'g, Gathering<'a>> {
+        self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch for PassWatch<'_, '_> {
+    fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<(), Read> {
+        let gathering = self.gathering();
+        if gathering.stopped || view.layer >= gathering.depth {
+            return ControlFlow::Break(());
+        }
+        let Gathering { wanted, layers, .. } = *gathering;
+        drop(gathering);
+        let tokens = view.attention.q().shape()[2];
+        self.passing = view.offset..view.offset + tokens;
+        let read = if view.offset == 0 { &wanted.read } else { &wanted.step };
+        ControlFlow::Continue(if layers.contains(&view.layer) { read.clone() } else { Read::new() })
+    }
+
+    fn seen(&mut self, layer: usize, mut readouts: Vec<Array>) {
+        let Gathering { wanted, layers, prompt, .. } = *self.gathering();
+        let slot = layers.iter().position(|&chosen| chosen == layer);
+        if slot.is_some() {
+            let shape = Shape { queries: self.passing.len(), keys: self.passing.end, ..prompt };
+            readouts = wanted.named(readouts, &shape);
+            for array in &mut readouts {
                 if let Values::I64(keys) = &mut array.values {
                     // Indices of keys; −1 is none.
                     keys.iter_mut().filter(|key| **key >= 0).for_each(|key| *key += self.first as i64);
                 }
-                let Some((down, adds)) = self.place(array.name) else { continue };
-                let Some(kept) = self.kept.iter_mut().find(|kept| kept.name == array.name) else { continue };
-                let grids = [grid(&array.shape[2..]), grid(&kept.shape[2..])];
-                let join = Join { slot, heads: self.heads, all_heads: self.prompt.heads, grids, down };
-                match (&mut kept.values, &array.values) {
-                    (Values::F32(to), Values::F32(from)) if adds => {
-                        join.join(to, from, |to, from| *to += from)
-                    }
-                    (Values::F32(to), Values::F32(from)) => join.join(to, from, |to, from| *to = from),
-                    (Values::I64(to), Values::I64(from)) => join.join(to, from, |to, from| *to = from),
-                    _ => {}
-                }
             }
         }
-        if self.passing.start == 0 {
-            let [done, passes] = self.passes;
-            self.stopped |=
-                self.onlooker.layer(done * self.depth + layer + 1, passes * self.depth).is_break();
-        } else if layer + 1 == self.depth {
-            let written = self.passing.end - self.prompt.queries;
-            self.stopped |= self.onlooker.written(written, self.answer).is_break();
+        let mut gathering = self.gathering();
+        if let Some(slot) = slot {
+            gathering.keep(slot, &readouts, self.first, &self.passing);
         }
+        gathering.tell(layer, &self.passing);
     }
 
     fn finished(&mut self, last_hidden: &[f32]) {
         let each = last_hidden.len() / self.passing.len().max(1);
         self.last_hidden = last_hidden[last_hidden.len() - each..].to_vec();
     }
+}
+
+/// So many zeros, or an error where memory cannot hold them. Pages that nobody has written to cost nothing yet: each
+/// pass pays for its own.
+fn zeros<T: Clone + Default>(count: usize) -> std::result::Result<Vec<T>, std::collections::TryReserveError> {
+    Vec::<T>::new().try_reserve_exact(count)?;
+    Ok(vec![T::default(); count])
 }
 
 /// The axes of an array after layer and head as two: down and across.

@@ -9,6 +9,7 @@
 
 mod estimate;
 mod gathering;
+mod passes;
 mod plan;
 mod prompt;
 mod readouts;
@@ -166,8 +167,8 @@ pub struct Recipe {
     pub version: &'static str,
 }
 
-/// Whoever waits for the pass.
-pub trait Onlooker {
+/// Whoever waits for the pass; several passes tell it in turn, each from its own thread.
+pub trait Onlooker: Send {
     /// `done` of `layers` layers have been computed, those of all passes together. `Break` ends the pass; nothing of it is kept.
     fn layer(&mut self, done: usize, layers: usize) -> ControlFlow<()>;
 

@@ -1,11 +1,12 @@
 //! From a request to a scan: everything is looked at before anything is computed.
 
-use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use glasshead_attention::{InstructionSet, Shape};
 
 use super::estimate::Estimate;
-use super::gathering::{Gathering, kept_of};
+use super::gathering::{Gathering, PassWatch, kept_of};
+use super::passes::{self, Packed, passes};
 use super::prompt::Prompt;
 use super::readouts::{Wanted, longer};
 use super::{Onlooker, Recipe, Request, Role, Scan, Source};
@@ -81,6 +82,7 @@ impl Plan {
         let kept = kept_of(&kept, layers.len(), heads.len());
         let passes = passes(&prompt);
         let most = passes.iter().map(|pass| pass.tokens.len()).max().unwrap_or(0);
+        let most = most.saturating_mul(passes::at_once(passes.len()));
         let passing = wanted.read.arrays(&Shape { queries: most, keys: most, ..shape });
         let texts: Vec<usize> = passes.iter().flat_map(Packed::lengths).collect();
         let estimate = Estimate::new(info, &texts, [most, depth], answer, &kept, &passing);
@@ -124,37 +126,38 @@ impl Plan {
         let ids: Vec<u32> = self.prompt.tokens.iter().map(|token| token.id).collect();
         let shapes = [self.shape, longer(&self.shape, self.answer)];
         let chosen = [self.layers.as_slice(), self.heads.as_slice()];
-        let mut watch = Gathering::new(&self.wanted, shapes, chosen, self.depth, onlooker)?;
+        let layers = self.depth * self.passes.len();
+        let gathering = Gathering::new(&self.wanted, shapes, chosen, [self.depth, layers], onlooker)?;
+        let gathering = Mutex::new(gathering);
         let (model, force_context, instruction_set) =
             (self.model.as_ref(), self.force_context, self.instruction_set);
         let mut written = Vec::new();
         if self.answer == 0 {
-            for (done, Packed { tokens, ends }) in self.passes.iter().enumerate() {
-                (watch.first, watch.passes) = (tokens.start, [done, self.passes.len()]);
-                let ids = &ids[tokens.clone()];
-                model
-                    .run(Input { force_context, instruction_set, ..Input::several(ids, ends) }, &mut watch)?;
-            }
+            passes::run(&self.passes, |Packed { tokens, ends }| {
+                let mut watch = PassWatch::new(&gathering, tokens.start);
+                let input = Input::several(&ids[tokens.clone()], ends);
+                model.run(Input { force_context, instruction_set, ..input }, &mut watch)
+            })?;
         } else {
+            let mut watch = PassWatch::new(&gathering, 0);
             let mut cache = Cache::new(model.info(), shapes[1].keys)?;
-            model.run(
-                Input { force_context, instruction_set, ..Input::after(&ids, &mut cache) },
-                &mut watch,
-            )?;
-            if !watch.stopped {
+            let input = Input::after(&ids, &mut cache);
+            model.run(Input { force_context, instruction_set, ..input }, &mut watch)?;
+            if !watch.stopped() {
                 let last_hidden = std::mem::take(&mut watch.last_hidden);
                 let limit = Limit { tokens: self.answer, stop: &self.eos, force_context, instruction_set };
                 written = generate(model, &mut cache, &last_hidden, limit, &mut watch)?;
             }
         }
-        if watch.stopped {
+        let gathering = gathering.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if gathering.stopped {
             return Err(Error::environment(
                 "the scan was stopped before its last layer; nothing was written",
                 "run it again; --layers reads fewer layers",
             ));
         }
         let tokens = ids.len() + written.len();
-        let readouts = watch.finish(tokens);
+        let readouts = gathering.finish(tokens);
         self.wanted.rows.retain(|&row| row < tokens);
         self.prompt.answered(&written, self.tokenizer.as_ref())?;
         let Prompt { text, own, tokens, texts } = self.prompt;
@@ -174,47 +177,6 @@ impl Plan {
             recipe: self.recipe,
         })
     }
-}
-
-/// Texts that go through the model in one pass.
-#[derive(Debug)]
-struct Packed {
-    /// Of all tokens.
-    tokens: Range<usize>,
-    /// Where each text ends, counted from the first token of the pass.
-    ends: Vec<usize>,
-}
-
-impl Packed {
-    fn lengths(&self) -> impl Iterator<Item = usize> {
-        let starts = [0].into_iter().chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| end - start)
-    }
-}
-
-/// About so many tokens in a pass over several texts: enough for all threads, and little memory.
-const PASS: usize = 4096;
-
-/// The passes over a prompt: one for one text.
-fn passes(prompt: &Prompt) -> Vec<Packed> {
-    let all = prompt.tokens.len();
-    if prompt.texts.is_empty() {
-        return vec![Packed { tokens: 0..all, ends: vec![all] }];
-    }
-    let mut passes: Vec<Packed> = Vec::new();
-    let mut start = 0;
-    for text in &prompt.texts {
-        let end = start + text.tokens;
-        match passes.last_mut().filter(|pass| end - pass.tokens.start <= PASS) {
-            Some(pass) => {
-                pass.ends.push(end - pass.tokens.start);
-                pass.tokens.end = end;
-            }
-            None => passes.push(Packed { tokens: start..end, ends: vec![text.tokens] }),
-        }
-        start = end;
-    }
-    passes
 }
 
 /// More than anybody reads, and little enough for lists.

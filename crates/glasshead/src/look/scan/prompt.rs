@@ -76,7 +76,8 @@ impl Prompt {
             }
             Ok(tokens.into_iter().map(|token| placed(token, &own, &(0..0))).collect())
         };
-        let tokens = texts.par_iter_mut().map(tokens_of).collect::<Result<Vec<_>>>()?.concat();
+        let of_each = texts.par_iter_mut().map(tokens_of).collect::<Result<Vec<_>>>()?;
+        let tokens = of_each.into_iter().flatten().collect();
         Ok(Self { own: 0..text.len(), text, tokens, texts })
     }
 

@@ -1,0 +1,60 @@
+//! What `glasshead scan` says beside its output, on standard error.
+
+mod common;
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+};
+
+use common::desk::Desk;
+use serde_json::json;
+
+fn said(desk: &Desk, args: &[&str]) -> Vec<String> {
+    let done = desk.done(args);
+    String::from_utf8(done.stderr).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// JSON of a map of 2974² numbers per head: said before it is computed.
+#[test]
+fn json_that_gets_large_is_said_beforehand() {
+    let desk = Desk::new();
+    desk.tiny(json!({})).tiny_with_positions(3000).write("text.txt", "the far bank ".repeat(990));
+    let args = |out| ["scan", "text.txt", "--model", "long", "--read", "blocks=1", "-o", out];
+    let mut child = desk.glasshead(&args("out.json")).stderr(Stdio::piped()).spawn().unwrap();
+    let lines: Vec<String> =
+        BufReader::new(child.stderr.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // 2 layers × 4 heads × 2972² numbers of 4 bytes are 0.28 GB, and some ten characters each.
+    let expected = "the json will have about 0.7 GB; -o FILE.safetensors or .parquet holds the same in 0.3 GB";
+    assert!(lines[1].starts_with(expected), "{lines:?}");
+
+    desk.write("text.txt", "the far bank");
+    for out in ["out.json", "out.safetensors"] {
+        let lines = said(&desk, &args(out));
+        assert_eq!(lines.len(), 1, "{out}: {lines:?}");
+    }
+}
+
+#[test]
+fn an_answer_says_how_fast_it_was_written() {
+    let desk = Desk::new();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../glasshead/tests/data/tiny-llama3");
+    let (ids, model) = (model.join("ids.json"), model.to_str().unwrap().to_owned());
+    let args = |answer| {
+        let ids = ids.to_str().unwrap();
+        ["scan", "--ids", ids, "--model", &model, "--read", "entropy", "--answer", answer, "-o", "out.json"]
+            .map(str::to_owned)
+    };
+    let lines = |answer| said(&desk, &args(answer).each_ref().map(String::as_str));
+    let answered = lines("5");
+    let speed = answered[1].strip_prefix("answer: 5 tokens, ").and_then(|rest| rest.strip_suffix(" per second"));
+    let speed: f64 = speed.and_then(|speed| speed.parse().ok()).unwrap_or_else(|| panic!("{answered:?}"));
+    assert!(speed > 0.0 && answered.len() == 2, "{answered:?}");
+    // The first token comes out of the pass over the prompt: one alone has no speed.
+    for few in ["0", "1"] {
+        assert_eq!(lines(few).len(), 1, "{few}");
+    }
+}
