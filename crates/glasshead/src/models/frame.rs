@@ -43,9 +43,10 @@ type RmsNormLoader = fn(&Scope<'_>, usize, f64) -> Result<RmsNorm>;
 pub(super) fn whole_shares(keys: &Keys, heads: usize, kv_heads: usize) -> Result<()> {
     match heads.is_multiple_of(kv_heads) {
         true => Ok(()),
-        false => Err(keys.contradiction(&format!(
-            "has {heads} heads that share {kv_heads} key heads, no whole share"
-        ))),
+        false => {
+            Err(keys
+                .contradiction(&format!("has {heads} heads that share {kv_heads} key heads, no whole share")))
+        }
     }
 }
 

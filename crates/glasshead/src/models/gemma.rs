@@ -12,8 +12,8 @@
 //! by cap · tanh(score / cap); Gemma 3 norms each head's q and k instead, and turns the layers with a window by
 //! another base than the others.
 
-use super::config::Keys;
 use super::Model;
+use super::config::Keys;
 use super::decoder::{Layer, only_a_decoder};
 use super::elementwise::Activation;
 use super::frame::{Ends, Frame, whole_shares};

@@ -13,8 +13,8 @@
 //! window of the last tokens; Qwen2 adds biases to q, k and v; Qwen3 norms each head's q and k before they turn;
 //! Phi-3 keeps q, k and v in one matrix, gate and up in another, and may turn only part of a head.
 
-use super::config::Keys;
 use super::Model;
+use super::config::Keys;
 use super::decoder::{Layer, only_a_decoder};
 use super::elementwise::Activation;
 use super::frame::{Ends, Frame, whole_shares};
