@@ -77,7 +77,7 @@ pub(super) fn run(passes: &[Packed], work: impl Fn(&Packed) -> Result<()> + Sync
         })
     };
     std::thread::scope(|scope| {
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, &alone);
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, alone);
         let started: Vec<_> = (0..threads).map(start).collect();
         let mut outcome = Ok(());
         for thread in started {
