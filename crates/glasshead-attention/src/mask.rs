@@ -343,6 +343,12 @@ impl<'a> Visibility<'a> {
         self.reach(batch, query).keys(query)
     }
 
+    /// What any of these queries sees.
+    pub(crate) fn keys_of_all(&self, batch: usize, queries: Range<usize>) -> Range<usize> {
+        let seen = queries.map(|query| self.keys(batch, query)).filter(|keys| !keys.is_empty());
+        seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+    }
+
     pub(crate) fn mask(&self) -> Option<&Mask<'a>> {
         self.mask.as_ref()
     }

@@ -202,7 +202,7 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
         for tile in 0..tiles {
             let own = (count - tile * width).min(width);
             let mut exponents = [0.0; MAX_WIDTH];
-            for (c, running) in running[tile].into_iter().enumerate() {
+            for (c, running) in running[tile].into_iter().enumerate().filter(|_| known.is_none()) {
                 let closed = running.close(simd, sink);
                 let mut lanes = [[T::Number::default(); MAX_LANES]; 2];
                 simd.store(closed.top, &mut lanes[0]);

@@ -214,9 +214,7 @@ impl<T: Element> Task<'_, T> {
         let Self { index, queries, gq, sums, sinks } = self;
         let key_heads = problem.heads / problem.group;
         let (batch, key_head) = (*index / key_heads, *index % key_heads);
-        let seen = queries.clone().map(|query| problem.visibility.keys(batch, query));
-        let seen = seen.filter(|keys| !keys.is_empty());
-        sums.keys = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
+        sums.keys = problem.visibility.keys_of_all(batch, queries.clone());
         let len = |dim: usize| sums.keys.len() * dim.next_multiple_of(T::Number::lanes(isa));
         sums.k = zeros_from(spare, len(problem.dim));
         sums.v = zeros_from(spare, len(problem.value_dim));

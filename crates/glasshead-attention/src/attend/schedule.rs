@@ -119,9 +119,7 @@ fn attend<T: Element>(
     let mut partials_len = 0;
     for batch in 0..problem.batch {
         for queries in problem.visibility.sequences().filter(few) {
-            let seen = queries.clone().map(|query| problem.visibility.keys(batch, query));
-            let seen = seen.filter(|keys| !keys.is_empty());
-            let keys = seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
+            let keys = problem.visibility.keys_of_all(batch, queries.clone());
             let row = layout.row() + if reads { CHUNK } else { 0 };
             let unit = problem.group * queries.len() * row;
             let first = problem.visibility.first_key(queries.start);
