@@ -6,15 +6,16 @@ mod interrupt;
 mod printer;
 mod progress;
 
-use std::process::ExitCode;
+use std::{alloc::System, process::ExitCode};
 
 use clap::Parser;
+use peakmem_alloc::PeakMemAlloc;
 
 use args::{Args, Command};
 
 /// Knows the most memory that was held, for `bench`.
 #[global_allocator]
-pub(crate) static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+pub(crate) static MEMORY: PeakMemAlloc<System> = PeakMemAlloc::new(System);
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {

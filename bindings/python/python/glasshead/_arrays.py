@@ -72,6 +72,15 @@ class TorchKind:
         return torch is not None and isinstance(array, torch.Tensor)
 
     def take(self, name: str, array: torch.Tensor) -> NDArray[Any]:
+        # Asking first would take longer than a small attention: numpy() refuses all that needs care.
+        try:
+            numbers: NDArray[Any] = array.numpy()
+        except (TypeError, RuntimeError):
+            numbers = self.take_with_care(name, array)
+        return numbers
+
+    def take_with_care(self, name: str, array: torch.Tensor) -> NDArray[Any]:
+        """Of tensors that numpy() refuses: the same memory, or why not."""
         import torch
 
         if not array.is_cpu:

@@ -10,6 +10,7 @@ use glasshead::{
     },
     report::{Block, Document, RowKind, Table, table},
 };
+use peakmem_alloc::PeakMemAllocTrait;
 use serde_json::{Value, json};
 
 use super::attend::{Brain, Half, hint_for, in_pool, instruction_set};
@@ -107,11 +108,10 @@ fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
     let pairs = request.visible_pairs().map_err(wrong)?;
 
     // The first run warms up, says what is held beside inputs and outputs, and is checked.
-    let before = MEMORY.current_usage();
-    MEMORY.reset_peak_usage();
+    MEMORY.reset_peak_memory();
     let seen = request.run().map_err(wrong)?;
     let outputs = size_of_val(&seen.out[..]) + seen.readouts.iter().map(Array::bytes).sum::<usize>();
-    let extra_bytes = MEMORY.peak_usage().saturating_sub(before + outputs);
+    let extra_bytes = MEMORY.get_peak_memory().saturating_sub(outputs);
     let max_abs_error = worst(&request, &seen).map_err(wrong)?;
     let mut out = seen.out;
 

@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::config::Keys;
 use super::elementwise::{Activation, add};
-use super::layers::{Embedding, LayerNorm, Linear, Mlp};
-use super::pass::{BLOCK, Heads, Input, Pass, Positions, Rules};
+use super::layers::{Embedding, LayerNorm, Linear, Mlp, Scratch};
+use super::pass::{Heads, Input, Pass, Positions, Rules, by_blocks};
 use super::{Info, Model, Watch, layer_size};
 use crate::weights::{Scope, Weights};
 use crate::{Error, Result};
@@ -273,13 +273,15 @@ impl Layer {
         })
     }
 
-    /// `x [tokens, hidden]`, in place: what the attention gave goes in, then the feed-forward block.
-    fn finish(&self, x: &mut [f32], merged: Vec<f32>) -> Result<()> {
-        self.output.forward(merged, |y| y.add_to(x))?;
+    /// `x [tokens, hidden]`, in place: what the attention gave (`out`) goes in for the tokens from `first` on, then
+    /// the feed-forward block.
+    fn finish(&self, x: &mut [f32], heads: &Heads, out: &[f32], first: usize, scratch: &mut Scratch) {
+        let Scratch { merged, wide, gated, .. } = scratch;
+        let rows = x.len() / self.output_norm.size();
+        self.output.add_to(heads.merge(out, first, rows, merged), x);
         self.output_norm.in_place(x);
-        self.mlp.forward(x.to_vec(), |y| y.add_to(x))?;
+        self.mlp.down.add_to(self.mlp.widen(x, wide, gated), x);
         self.down_norm.in_place(x);
-        Ok(())
     }
 }
 
@@ -301,13 +303,9 @@ impl Model for Bert {
         let mut x = self.embeddings.forward(pass.ids(), positions, hidden)?;
         let mut heads = Heads::new(&self.info, pass.tokens());
         for (index, layer) in self.layers.iter().enumerate() {
-            for (block, x) in x.chunks(BLOCK * hidden).enumerate() {
-                layer.qkv.forward(x.to_vec(), |qkv| heads.fill(block * BLOCK, qkv, |_, _, _| {}))?;
-            }
+            heads.fill(&x, None, &layer.qkv, |_, _, _| {});
             let Some(out) = pass.attend(index, &x, &heads, &Rules::default())? else { return Ok(()) };
-            for (block, x) in x.chunks_mut(BLOCK * hidden).enumerate() {
-                layer.finish(x, heads.merged(&out, block * BLOCK, x.len() / hidden))?;
-            }
+            by_blocks(&mut x, hidden, |scratch, first, x| layer.finish(x, &heads, &out, first, scratch));
         }
         pass.finish(&x);
         Ok(())

@@ -11,8 +11,8 @@
 use std::sync::OnceLock;
 
 use super::config::Keys;
-use super::layers::{Embedding, Linear, Mlp, Norm, Product, RmsNorm};
-use super::pass::{BLOCK, Heads, Input, Pass, Positions, Rules};
+use super::layers::{Embedding, Linear, Mlp, Norm, RmsNorm, Scratch, room};
+use super::pass::{Heads, Input, Pass, Positions, Rules, by_blocks};
 use super::rope::{Rotary, Turns};
 use super::{Info, Model, Watch};
 use crate::weights::{Scope, Weights};
@@ -100,10 +100,15 @@ pub(super) fn root<'a>(weights: &'a Weights, prefix: &str, embedding: &str) -> S
 }
 
 impl Layer {
-    /// `x [tokens, hidden]`, in place: what the attention gave goes in, then the feed-forward block.
-    fn finish(&self, x: &mut [f32], merged: Vec<f32>) -> Result<()> {
-        self.output.forward(merged, |y| add_normed(x, &y, self.after_attention.as_ref()))?;
-        self.mlp.forward(self.mlp_norm.forward(x), |y| add_normed(x, &y, self.after_mlp.as_ref()))
+    /// `x [tokens, hidden]`, in place: what the attention gave (`merged`) goes in, then the feed-forward block.
+    fn finish(&self, x: &mut [f32], heads: &Heads, out: &[f32], first: usize, scratch: &mut Scratch) {
+        let Scratch { normed, merged, product, wide, gated } = scratch;
+        let rows = x.len() / self.output.outputs();
+        let merged = heads.merge(out, first, rows, merged);
+        add_product(x, &self.output, merged, self.after_attention.as_ref(), product);
+        let normed = self.mlp_norm.forward(x, room(normed, x.len()));
+        let wide = self.mlp.widen(normed, wide, gated);
+        add_product(x, &self.mlp.down, wide, self.after_mlp.as_ref(), product);
     }
 
     /// What a head's vectors go through before they meet: part 0 is q, 1 is k, 2 is v.
@@ -119,10 +124,15 @@ impl Layer {
     }
 }
 
-fn add_normed(x: &mut [f32], y: &Product<'_>, norm: Option<&RmsNorm>) {
+/// x += linear(y), or its norm.
+fn add_product(x: &mut [f32], linear: &Linear, y: &[f32], norm: Option<&RmsNorm>, product: &mut Vec<f32>) {
     match norm {
-        Some(norm) => norm.add_to(x, y),
-        None => y.add_to(x),
+        None => linear.add_to(y, x),
+        Some(norm) => {
+            let product = room(product, x.len());
+            linear.forward(y, product);
+            norm.add_to(x, product);
+        }
     }
 }
 
@@ -145,18 +155,14 @@ impl Model for Decoder {
         let mut heads = Heads::new(&self.info, pass.tokens());
         for (index, layer) in self.layers.iter().enumerate() {
             let turns = layer.rotary.and_then(|rotary| turns.get(rotary));
-            for (block, x) in x.chunks(BLOCK * hidden).enumerate() {
-                let prepare = |part, token, vector: &mut [f32]| layer.prepare(turns, part, token, vector);
-                layer.qkv.forward(layer.attention_norm.forward(x), |qkv| {
-                    heads.fill(block * BLOCK, qkv, prepare)
-                })?;
-            }
+            heads.fill(&x, Some(&layer.attention_norm), &layer.qkv, |part, token, vector| {
+                layer.prepare(turns, part, token, vector);
+            });
             let Some(out) = pass.attend(index, &x, &heads, &layer.rules)? else { return Ok(()) };
-            for (block, x) in x.chunks_mut(BLOCK * hidden).enumerate() {
-                layer.finish(x, heads.merged(&out, block * BLOCK, x.len() / hidden))?;
-            }
+            by_blocks(&mut x, hidden, |scratch, first, x| layer.finish(x, &heads, &out, first, scratch));
         }
-        pass.finish(&self.norm.forward(&x));
+        let mut normed = vec![0f32; x.len()];
+        pass.finish(self.norm.forward(&x, &mut normed));
         Ok(())
     }
 
@@ -184,7 +190,8 @@ impl Model for Decoder {
                 ));
             }
         };
-        let mut logits = matrix.forward(hidden.to_vec(), |logits| logits.values.to_vec())?;
+        let mut logits = vec![0f32; hidden.len() / width * self.info.vocabulary];
+        matrix.forward(hidden, &mut logits);
         if let Some(cap) = self.head.softcap {
             logits.iter_mut().for_each(|x| *x = (cap * (f64::from(*x) / cap).tanh()) as f32);
         }

@@ -93,7 +93,60 @@ impl pulp::WithSimd for Gate<'_> {
     }
 }
 
+/// x to mean 0 and variance 1, then · weight + bias.
+pub(super) fn normalise(x: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+    pulp::Arch::new().dispatch(Normalise { x, weight, bias, epsilon });
+}
+
+/// x to mean square 1, then · weight.
+pub(super) fn scale_to_one(x: &mut [f32], weight: &[f32], epsilon: f32) {
+    pulp::Arch::new().dispatch(ScaleToOne { x, weight, epsilon });
+}
+
+/// [`normalise`], compiled once for every set of vector instructions.
+struct Normalise<'a> {
+    x: &'a mut [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    epsilon: f32,
+}
+
+impl pulp::WithSimd for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Self { x, weight, bias, epsilon } = self;
+        let size = x.len() as f32;
+        let mean = sum(x) / size;
+        let factor = 1.0 / (squares(x, mean) / size + epsilon).sqrt();
+        for ((x, weight), bias) in x.iter_mut().zip(weight).zip(bias) {
+            *x = (*x - mean) * factor * weight + bias;
+        }
+    }
+}
+
+/// [`scale_to_one`], likewise.
+struct ScaleToOne<'a> {
+    x: &'a mut [f32],
+    weight: &'a [f32],
+    epsilon: f32,
+}
+
+impl pulp::WithSimd for ScaleToOne<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let factor = 1.0 / (squares(self.x, 0.0) / self.x.len() as f32 + self.epsilon).sqrt();
+        for (x, weight) in self.x.iter_mut().zip(self.weight) {
+            *x = *x * factor * weight;
+        }
+    }
+}
+
 /// x += y, element by element.
+#[inline(always)]
 pub(super) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
@@ -115,7 +168,8 @@ pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
 }
 
 /// Σ (x − mean)²
-pub(super) fn squares(x: &[f32], mean: f32) -> f32 {
+#[inline(always)]
+fn squares(x: &[f32], mean: f32) -> f32 {
     let mut lanes = [0f32; 32];
     let (x, rest) = x.as_chunks::<32>();
     for x in x {
@@ -127,7 +181,8 @@ pub(super) fn squares(x: &[f32], mean: f32) -> f32 {
 }
 
 /// Σ x
-pub(super) fn sum(x: &[f32]) -> f32 {
+#[inline(always)]
+fn sum(x: &[f32]) -> f32 {
     let mut lanes = [0f32; 32];
     let (x, rest) = x.as_chunks::<32>();
     for x in x {
@@ -137,6 +192,7 @@ pub(super) fn sum(x: &[f32]) -> f32 {
 }
 
 /// The sum of the lanes, pair by pair: the rounding errors of a tree, not of a chain.
+#[inline(always)]
 fn halved(lanes: &mut [f32; 32]) -> f32 {
     for half in [16, 8, 4, 2, 1] {
         for lane in 0..half {

@@ -1,9 +1,11 @@
-//! The parts that models share, in f32 on the CPU: linear layers (candle's matrix product), normalisation,
+//! The parts that models share, in f32 on the CPU: linear layers (faer's matrix product), normalisation,
 //! feed-forward blocks, embeddings.
 
-use candle_core::{CpuStorage, Device, Storage, Tensor};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
 
-use super::elementwise::{Activation, add, by_rows, dot, squares, sum};
+use super::elementwise::{Activation, add, by_rows, dot, normalise, scale_to_one};
 use crate::weights::{Scope, Table};
 use crate::{Error, Result};
 
@@ -19,23 +21,19 @@ pub(super) fn inner(cause: impl std::fmt::Display) -> Error {
 /// reads it fastest.
 const FEW: usize = 3;
 
+/// A product of more is cut into tiles of so many vectors and outputs; few vectors, so that all threads find work,
+/// into narrower ones.
+const TILE: [usize; 2] = [512, 384];
+const NARROW_TILE: [usize; 2] = [64, 256];
+
 /// y = x·Wᵀ + b
 #[derive(Debug)]
 pub(super) struct Linear {
-    /// `[inputs, outputs]`, a view with swapped strides of what lies as `[outputs, inputs]`.
-    weight_t: Tensor,
+    /// `[outputs, inputs]`
+    weight: Vec<f32>,
     bias: Option<Vec<f32>>,
     inputs: usize,
     outputs: usize,
-}
-
-/// What a linear layer gives, before its bias is added: whoever takes it further adds it on the way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Product<'a> {
-    /// `[tokens, width]`
-    pub(super) values: &'a [f32],
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) width: usize,
 }
 
 impl Linear {
@@ -54,7 +52,7 @@ impl Linear {
             }
         }
         let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
-        Self::new(weight, bias.then_some(biases), inputs, outputs)
+        Ok(Self::new(weight, bias.then_some(biases), inputs, outputs))
     }
 
     /// Reads `weight [inputs, outputs]` and `bias [outputs]`: GPT-2's `Conv1D`.
@@ -67,83 +65,106 @@ impl Linear {
                 row.iter_mut().zip(column).for_each(|(to, from)| *to = *from);
             }
         });
-        Self::new(weight, Some(scope.values("bias", &[outputs])?), inputs, outputs)
+        Ok(Self::new(weight, Some(scope.values("bias", &[outputs])?), inputs, outputs))
     }
 
     /// Of numbers that lie as `[outputs, inputs]`.
-    pub(super) fn new(
-        weight: Vec<f32>,
-        bias: Option<Vec<f32>>,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<Self> {
-        let weight = Tensor::from_vec(weight, (outputs, inputs), &Device::Cpu).map_err(inner)?;
-        Ok(Self { weight_t: weight.t().map_err(inner)?, bias, inputs, outputs })
+    pub(super) fn new(weight: Vec<f32>, bias: Option<Vec<f32>>, inputs: usize, outputs: usize) -> Self {
+        Self { weight, bias, inputs, outputs }
     }
 
-    /// `x [tokens, inputs]` → `then` of `[tokens, outputs]`.
-    pub(super) fn forward<R>(&self, x: Vec<f32>, then: impl FnOnce(Product<'_>) -> R) -> Result<R> {
-        let tokens = x.len() / self.inputs;
-        let then = |values: &[f32]| then(Product { values, bias: self.bias.as_deref(), width: self.outputs });
-        if tokens <= FEW {
-            return Ok(then(&with_numbers(&self.weight_t, |weight| self.few(weight, &x))?));
+    /// How many numbers it gives per vector.
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// `x [tokens, inputs]` → `y [tokens, outputs]`, whatever it held.
+    pub(super) fn forward(&self, x: &[f32], y: &mut [f32]) {
+        let Some(bias) = &self.bias else { return self.multiply(x, y, Accum::Replace) };
+        let width = self.outputs;
+        by_rows(y, width, |_, y| y.chunks_exact_mut(width).for_each(|y| y.copy_from_slice(bias)));
+        self.multiply(x, y, Accum::Add);
+    }
+
+    /// `y [tokens, outputs]` += x·Wᵀ + b
+    pub(super) fn add_to(&self, x: &[f32], y: &mut [f32]) {
+        if let Some(bias) = &self.bias {
+            by_rows(y, self.outputs, |_, y| y.chunks_exact_mut(self.outputs).for_each(|y| add(y, bias)));
         }
-        let x = Tensor::from_vec(x, (tokens, self.inputs), &Device::Cpu).map_err(inner)?;
-        with_numbers(&x.matmul(&self.weight_t).map_err(inner)?, then)
+        self.multiply(x, y, Accum::Add);
+    }
+
+    fn multiply(&self, x: &[f32], y: &mut [f32], accum: Accum) {
+        let tokens = x.len() / self.inputs;
+        if tokens <= FEW {
+            return self.few(x, y, accum);
+        }
+        let x = MatRef::from_row_major_slice(x, tokens, self.inputs);
+        let weight = MatRef::from_row_major_slice(&self.weight, self.outputs, self.inputs);
+        tiles(MatMut::from_row_major_slice_mut(y, tokens, self.outputs), x, weight.transpose(), accum);
     }
 
     /// The product for a few vectors, every row of the matrix read once.
-    fn few(&self, weight: &[f32], x: &[f32]) -> Vec<f32> {
+    fn few(&self, x: &[f32], y: &mut [f32], accum: Accum) {
         let tokens = x.len() / self.inputs;
         let mut by_output = vec![0f32; self.outputs * tokens];
         // Counted in numbers read, not in numbers written.
         let rows_of_a_task = (64 * 1024 / self.inputs).max(1);
         let work = |first: usize, y: &mut [f32]| {
             for (output, y) in y.chunks_exact_mut(tokens).enumerate() {
-                let row = &weight[(first + output) * self.inputs..][..self.inputs];
+                let row = &self.weight[(first + output) * self.inputs..][..self.inputs];
                 for (y, x) in y.iter_mut().zip(x.chunks_exact(self.inputs)) {
                     *y = dot(row, x);
                 }
             }
         };
-        use rayon::prelude::*;
         by_output
             .par_chunks_mut((rows_of_a_task * tokens).max(1))
             .enumerate()
             .for_each(|(task, y)| work(task * rows_of_a_task, y));
-        if tokens == 1 {
-            return by_output;
-        }
-        let mut y = Vec::with_capacity(by_output.len());
-        (0..tokens).for_each(|token| y.extend(by_output[token..].iter().step_by(tokens)));
-        y
-    }
-}
-
-/// The numbers of a whole tensor as they lie, without a copy.
-fn with_numbers<R>(tensor: &Tensor, then: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let (storage, _) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => Ok(then(values)),
-        _ => Err(inner("a tensor is not of f32 on the CPU")),
-    }
-}
-
-impl Product<'_> {
-    /// x += y, `[tokens, width]`.
-    pub(super) fn add_to(&self, x: &mut [f32]) {
-        by_rows(x, self.width, |first, x| {
-            for (x, y) in x.chunks_exact_mut(self.width).zip(self.rows(first)) {
-                add(x, y);
-                self.bias.into_iter().for_each(|bias| add(x, bias));
+        for (token, y) in y.chunks_exact_mut(self.outputs).enumerate() {
+            for (y, product) in y.iter_mut().zip(by_output[token..].iter().step_by(tokens)) {
+                *y = if matches!(accum, Accum::Add) { *y + product } else { *product };
             }
-        });
+        }
     }
+}
 
-    /// The rows from one on.
-    pub(super) fn rows(&self, first: usize) -> impl Iterator<Item = &[f32]> {
-        self.values[first * self.width..].chunks_exact(self.width)
+/// y = x·w or y += x·w, tile by tile on all threads. Tiles follow from the shape alone and sums are never cut, so
+/// threads change no bit.
+fn tiles(y: MatMut<'_, f32>, x: MatRef<'_, f32>, w: MatRef<'_, f32>, accum: Accum) {
+    let half = |n: usize| (n / 2).next_multiple_of(96);
+    let (rows, columns) = (y.nrows(), y.ncols());
+    let [most_rows, most_columns] = if rows <= NARROW_TILE[0] { NARROW_TILE } else { TILE };
+    if rows > most_rows {
+        let (first, last) = y.split_at_row_mut(half(rows));
+        let (x_first, x_last) = x.split_at_row(half(rows));
+        rayon::join(|| tiles(first, x_first, w, accum), || tiles(last, x_last, w, accum));
+    } else if columns > most_columns {
+        let (first, last) = y.split_at_col_mut(half(columns));
+        let (w_first, w_last) = w.split_at_col(half(columns));
+        rayon::join(|| tiles(first, x, w_first, accum), || tiles(last, x, w_last, accum));
+    } else {
+        matmul(y, accum, x, w, 1.0, Par::Seq);
     }
+}
+
+/// What lies between the steps of a block of tokens, used again by the next one.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) normed: Vec<f32>,
+    pub(super) merged: Vec<f32>,
+    pub(super) product: Vec<f32>,
+    pub(super) wide: Vec<f32>,
+    pub(super) gated: Vec<f32>,
+}
+
+/// So many numbers of a buffer, whatever they are.
+pub(super) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        *buffer = vec![0f32; len];
+    }
+    &mut buffer[..len]
 }
 
 /// How vectors are brought to a common length, `[tokens, size]`.
@@ -182,6 +203,11 @@ impl LayerNorm {
         })
     }
 
+    /// How many numbers a vector has.
+    pub(super) fn size(&self) -> usize {
+        self.weight.len()
+    }
+
     /// `x [tokens, size]`, in place.
     pub(super) fn in_place(&self, x: &mut [f32]) {
         let size = self.weight.len();
@@ -189,12 +215,7 @@ impl LayerNorm {
     }
 
     fn vector(&self, x: &mut [f32]) {
-        let size = x.len() as f32;
-        let mean = sum(x) / size;
-        let factor = 1.0 / (squares(x, mean) / size + self.epsilon).sqrt();
-        for ((x, weight), bias) in x.iter_mut().zip(&self.weight).zip(&self.bias) {
-            *x = (*x - mean) * factor * weight + bias;
-        }
+        normalise(x, &self.weight, &self.bias, self.epsilon);
     }
 }
 
@@ -213,35 +234,26 @@ impl RmsNorm {
 
     /// `x [size]`, in place.
     pub(super) fn vector(&self, x: &mut [f32]) {
-        let factor = 1.0 / (squares(x, 0.0) / x.len() as f32 + self.epsilon).sqrt();
-        for (x, weight) in x.iter_mut().zip(&self.weight) {
-            *x = *x * factor * weight;
-        }
+        scale_to_one(x, &self.weight, self.epsilon);
     }
 
-    /// x += norm(y)
-    pub(super) fn add_to(&self, x: &mut [f32], y: &Product<'_>) {
-        by_rows(x, y.width, |first, x| {
-            let mut normed = vec![0f32; y.width];
-            for (x, y_row) in x.chunks_exact_mut(y.width).zip(y.rows(first)) {
-                normed.copy_from_slice(y_row);
-                y.bias.into_iter().for_each(|bias| add(&mut normed, bias));
-                self.vector(&mut normed);
-                add(x, &normed);
-            }
+    /// x += norm(y), `[tokens, size]`; y is normed in place.
+    pub(super) fn add_to(&self, x: &mut [f32], y: &mut [f32]) {
+        by_rows(y, self.weight.len(), |_, y| {
+            y.chunks_exact_mut(self.weight.len()).for_each(|y| self.vector(y));
         });
+        by_rows(x, self.weight.len(), |first, x| add(x, &y[first * self.weight.len()..]));
     }
 }
 
 impl Norm {
-    /// `x [tokens, size]` → the same, normalised.
-    pub(super) fn forward(&self, x: &[f32]) -> Vec<f32> {
+    /// `x [tokens, size]` → `y`, the same, normalised.
+    pub(super) fn forward<'a>(&self, x: &[f32], y: &'a mut [f32]) -> &'a [f32] {
         let size = match self {
             Self::Layer(norm) => norm.weight.len(),
             Self::Rms(norm) => norm.weight.len(),
         };
-        let mut y = vec![0f32; x.len()];
-        by_rows(&mut y, size, |first, y| {
+        by_rows(y, size, |first, y| {
             for (y, x) in y.chunks_exact_mut(size).zip(x[first * size..].chunks_exact(size)) {
                 y.copy_from_slice(x);
                 match self {
@@ -266,41 +278,28 @@ pub(super) struct Mlp {
 }
 
 impl Mlp {
-    /// `x [tokens, hidden]` → `then` of `[tokens, hidden]`.
-    pub(super) fn forward<R>(&self, x: Vec<f32>, then: impl FnOnce(Product<'_>) -> R) -> Result<R> {
-        let wide = self.up.forward(x, |wide| if self.gated { self.gate(wide) } else { self.bend(wide) })?;
-        self.down.forward(wide, then)
+    /// `x [tokens, hidden]` → `[tokens, intermediate]`: all but `down`.
+    pub(super) fn widen<'a>(&self, x: &[f32], wide: &'a mut Vec<f32>, gated: &'a mut Vec<f32>) -> &'a [f32] {
+        let Linear { inputs, outputs: width, .. } = self.up;
+        let wide = room(wide, x.len() / inputs * width);
+        self.up.forward(x, wide);
+        if self.gated {
+            let gated = room(gated, wide.len() / 2);
+            self.gate(wide, gated);
+            return gated;
+        }
+        by_rows(wide, width, |_, wide| self.activation.forward(wide));
+        wide
     }
 
-    fn bend(&self, wide: Product<'_>) -> Vec<f32> {
-        let mut bent = vec![0f32; wide.values.len()];
-        by_rows(&mut bent, wide.width, |first, bent| {
-            for (bent, wide_row) in bent.chunks_exact_mut(wide.width).zip(wide.rows(first)) {
-                bent.copy_from_slice(wide_row);
-                wide.bias.into_iter().for_each(|bias| add(bent, bias));
-                self.activation.forward(bent);
-            }
-        });
-        bent
-    }
-
-    fn gate(&self, wide: Product<'_>) -> Vec<f32> {
-        let half = wide.width / 2;
-        let mut gated = vec![0f32; wide.values.len() / 2];
-        by_rows(&mut gated, half, |first, gated| {
-            let mut biased = vec![0f32; if wide.bias.is_some() { wide.width } else { 0 }];
-            for (gated, row) in gated.chunks_exact_mut(half).zip(wide.rows(first)) {
-                let mut row = row;
-                if let Some(bias) = wide.bias {
-                    biased.copy_from_slice(row);
-                    add(&mut biased, bias);
-                    row = &biased;
-                }
+    fn gate(&self, wide: &[f32], gated: &mut [f32]) {
+        let (width, half) = (self.up.outputs, self.up.outputs / 2);
+        by_rows(gated, half, |first, gated| {
+            for (gated, row) in gated.chunks_exact_mut(half).zip(wide[first * width..].chunks_exact(width)) {
                 let (gate, up) = row.split_at(half);
                 self.activation.gate(gated, gate, up);
             }
         });
-        gated
     }
 }
 
@@ -331,6 +330,6 @@ impl Embedding {
     pub(super) fn transposed(&self, width: usize) -> Result<Linear> {
         let rows = self.table.rows();
         let whole = Self { table: self.table.clone(), scale: None }.forward(0..rows)?;
-        Linear::new(whole, None, width, rows)
+        Ok(Linear::new(whole, None, width, rows))
     }
 }

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use glasshead_attention::{Attention, Causal, InstructionSet, KvCache, Packed, Read, TensorView, Window};
 use rayon::prelude::*;
 
-use super::elementwise::{add, by_rows};
-use super::layers::{Product, inner};
+use super::elementwise::by_rows;
+use super::layers::{Linear, Norm, Scratch, inner, room};
 use super::{Info, LayerView, Watch};
 use crate::{Error, Result};
 
@@ -291,68 +291,73 @@ fn keep_freed_memory() {
     ONCE.call_once(|| drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGEST))));
 }
 
-/// q, k and v of a layer, `[heads, tokens, dim]` each; every layer fills them anew.
+/// q, k and v of a layer, `[tokens, heads · dim]` behind each other as the linear layer leaves them; every layer fills
+/// them anew.
 pub(super) struct Heads {
-    parts: [Vec<f32>; 3],
+    /// `[tokens, width]`
+    values: Vec<f32>,
     counts: [usize; 3],
     tokens: usize,
     dim: usize,
+    width: usize,
 }
 
 impl Heads {
     /// Still without numbers.
     pub(super) fn new(info: &Info, tokens: usize) -> Self {
         let Info { heads, kv_heads, head_dim: dim, .. } = *info;
-        let counts = [heads, kv_heads, kv_heads];
-        Self { parts: counts.map(|heads| vec![0f32; heads * tokens * dim]), counts, tokens, dim }
+        let width = (heads + 2 * kv_heads) * dim;
+        Self { values: vec![0f32; tokens * width], counts: [heads, kv_heads, kv_heads], tokens, dim, width }
     }
 
-    /// Takes over what the linear layer of all three gave for the tokens from `first` on. `then(part, token, vector)`
-    /// turns or norms each vector of q (part 0), k (1) and v (2).
+    /// What the linear layer of all three gives for `x [tokens, hidden]`, normed before if there is a norm.
+    /// `then(part, token, vector)` turns or norms each vector of q (part 0), k (1) and v (2).
     pub(super) fn fill(
         &mut self,
-        first: usize,
-        qkv: Product<'_>,
+        x: &[f32],
+        norm: Option<&Norm>,
+        qkv: &Linear,
         then: impl Fn(usize, usize, &mut [f32]) + Sync,
     ) {
-        let (tokens, dim, rows) = (self.tokens, self.dim, qkv.values.len() / qkv.width);
-        let mut column = 0;
-        for (part, heads) in self.parts.iter_mut().zip(self.counts).enumerate() {
-            let (to, heads) = heads;
-            let fill = |(head, to): (usize, &mut [f32])| {
-                let columns = column + head * dim..column + (head + 1) * dim;
-                by_rows(&mut to[first * dim..(first + rows) * dim], dim, |row, to| {
-                    for (at, (to, from)) in to.chunks_exact_mut(dim).zip(qkv.rows(row)).enumerate() {
-                        to.copy_from_slice(&from[columns.clone()]);
-                        if let Some(bias) = qkv.bias {
-                            add(to, &bias[columns.clone()]);
-                        }
-                        then(part, first + row + at, to);
-                    }
-                });
-            };
-            if rows == 1 {
-                to.chunks_exact_mut(tokens * dim).enumerate().for_each(fill);
-            } else {
-                to.par_chunks_exact_mut(tokens * dim).enumerate().for_each(fill);
+        let Self { counts: [heads, kv_heads, _], tokens, dim, width, .. } = *self;
+        let hidden = x.len() / tokens.max(1);
+        let part_of = |head: usize| usize::from(head >= heads) + usize::from(head >= heads + kv_heads);
+        by_blocks(&mut self.values, width, |scratch, first, values| {
+            let mut x = &x[first * hidden..][..values.len() / width * hidden];
+            if let Some(norm) = norm {
+                x = norm.forward(x, room(&mut scratch.normed, x.len()));
             }
-            column += heads * dim;
-        }
+            qkv.forward(x, values);
+            by_rows(values, width, |row, values| {
+                for (at, values) in values.chunks_exact_mut(width).enumerate() {
+                    for (head, vector) in values.chunks_exact_mut(dim).enumerate() {
+                        then(part_of(head), first + row + at, vector);
+                    }
+                }
+            });
+        });
     }
 
     fn views(&self) -> Result<[TensorView<'_, f32>; 3]> {
-        let view = |part: usize| {
-            let shape = [1, self.counts[part], self.tokens, self.dim];
-            TensorView::contiguous(&self.parts[part], shape).map_err(inner)
+        let Self { counts: [heads, kv_heads, _], tokens, dim, width, .. } = *self;
+        let view = |first: usize, count: usize| {
+            let strides = [tokens * width, dim, width, 1];
+            TensorView::new(&self.values[first * dim..], [1, count, tokens, dim], strides).map_err(inner)
         };
-        Ok([view(0)?, view(1)?, view(2)?])
+        Ok([view(0, heads)?, view(heads, kv_heads)?, view(heads + kv_heads, kv_heads)?])
     }
 
-    /// What the attention gave, `[heads, tokens, dim]`, as `[rows, heads · dim]` for the tokens from `first` on.
-    pub(super) fn merged(&self, out: &[f32], first: usize, rows: usize) -> Vec<f32> {
+    /// What the attention gave, `[heads, tokens, dim]`, as `merged [rows, heads · dim]` for the tokens from `first` on.
+    pub(super) fn merge<'a>(
+        &self,
+        out: &[f32],
+        first: usize,
+        rows: usize,
+        merged: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
         let (heads, dim) = (self.counts[0], self.dim);
-        let mut merged = vec![0f32; rows * heads * dim];
-        by_rows(&mut merged, heads * dim, |row, merged| {
+        let merged = room(merged, rows * heads * dim);
+        by_rows(merged, heads * dim, |row, merged| {
             for (at, merged) in merged.chunks_exact_mut(heads * dim).enumerate() {
                 for (head, to) in merged.chunks_exact_mut(dim).enumerate() {
                     let start = (head * self.tokens + first + row + at) * dim;
@@ -364,9 +369,19 @@ impl Heads {
     }
 }
 
-/// So many tokens go through the linear layers at once: what is between them stays in the caches, and memory does
-/// not grow with the text.
-pub(super) const BLOCK: usize = 1024;
+/// So many tokens go through the linear layers at once: what is between them stays in the caches of a core, and
+/// memory does not grow with the text.
+const BLOCK: usize = 512;
+
+/// Calls `work(scratch, first, rows)` for every block of tokens of `x [tokens, width]`, on all threads.
+pub(super) fn by_blocks(
+    x: &mut [f32],
+    width: usize,
+    work: impl Fn(&mut Scratch, usize, &mut [f32]) + Send + Sync,
+) {
+    let blocks = x.par_chunks_mut(BLOCK * width).enumerate();
+    blocks.for_each_init(Scratch::default, |scratch, (block, x)| work(scratch, block * BLOCK, x));
+}
 
 /// A watch that does not look: for passes that only fill a cache or write.
 #[derive(Clone, Copy, Debug, Default)]

@@ -24,7 +24,7 @@ impl Packed {
 
 /// About so many tokens in a pass over several texts: what lies between two matrix products stays in the caches of
 /// a core, and there are passes enough for all cores.
-const PASS: usize = 1024;
+const PASS: usize = 512;
 
 /// The passes over a prompt: one for one text.
 pub(super) fn passes(prompt: &Prompt) -> Vec<Packed> {
