@@ -220,13 +220,21 @@ impl<'a, S: Simd> Kept<'a, S> {
         let one_sided = needs.moments && scored.is_one_sided();
         let mut from = keys.start;
         let mut cut = needs.cuts.partition_point(|cut| *cut <= from);
+        // Where nobody needs the numbers themselves and no span begins within an item, items are made on the way.
+        let cuts_of_block = needs.cuts[cut..].iter().take_while(|cut| **cut < keys.end);
+        let made = !needs.weights
+            && one_sided == needs.moments
+            && cuts_of_block.into_iter().all(|cut| (cut - from).is_multiple_of(D::DEPTH));
         while from < keys.end {
             let to = needs.cuts.get(cut).copied().unwrap_or(usize::MAX).min(keys.end);
             cut += 1;
             let row = from - keys.start;
             let part = &mut p[row * width..(to - keys.start) * width];
             let sum = if needs.moments {
-                let moments = exponentiate_with_moments(simd, unit, base, row, part);
+                let moments = match made {
+                    true => exponentiate_with_moments::<S, D>(simd, unit, base, row, part),
+                    false => exponentiate_with_moments::<S, Single>(simd, unit, base, row, part),
+                };
                 for c in 0..COLUMNS {
                     self.exponents[c] = simd.add(self.exponents[c], moments.exponents[c]);
                     let far = scored.distances(simd, c, &moments, part, row, one_sided);
@@ -234,7 +242,10 @@ impl<'a, S: Simd> Kept<'a, S> {
                 }
                 moments.sum
             } else {
-                exponentiate::<S, Single>(simd, unit, base, part)
+                match made {
+                    true => exponentiate::<S, D>(simd, unit, base, part),
+                    false => exponentiate::<S, Single>(simd, unit, base, part),
+                }
             };
             let at = self.sums.len();
             self.sums.resize(at + width, S::N::default());
@@ -247,7 +258,7 @@ impl<'a, S: Simd> Kept<'a, S> {
             self.spans.push(from..to);
             from = to;
         }
-        if D::DEPTH == 1 {
+        if D::DEPTH == 1 || made {
             return (p, shrink);
         }
         let items = items.get(p.len());

@@ -90,12 +90,14 @@ pub(crate) fn run<T: Element>(
     let heads = problem.batch * problem.heads;
     let mut by_row: Vec<_> = (0..heads).map(|_| readouts.by_row()).collect();
     rowwise::read(problem, &mut by_row);
-    let mut fused: Vec<_> = (0..heads).map(|_| readouts.fused()).collect();
+    let alone = || readouts.fused().into_iter().map(|readout| vec![readout]);
+    let mut fused: Vec<Vec<Vec<_>>> = (0..heads).map(|_| alone().collect()).collect();
     let mut parts = attend(problem, isa, &readouts, out);
     parts.sort_by_key(|(head, first, _)| (*head, *first));
     for (head, _, seen) in parts {
-        for (readout, later) in fused[head].iter_mut().zip(seen) {
-            readout.absorb(later);
+        for (groups, later) in fused[head].iter_mut().zip(seen) {
+            let behind = groups.last_mut().and_then(|last| last.absorb(later));
+            groups.extend(behind);
         }
     }
     readouts.finish(by_row, fused)
@@ -204,6 +206,7 @@ fn attend<T: Element>(
         workspace::with(|workspace| match task {
             Task::Panels { batch, head, first, next, out, seen } => {
                 let (batch, head, first) = (*batch, *head, *first);
+                seen.iter_mut().for_each(|readout| readout.expect(out.len() / problem.value_dim));
                 let count = out.len().div_ceil(panel_len * problem.value_dim);
                 for (at, out) in out.chunks_mut(panel_len * problem.value_dim).enumerate() {
                     let first = first + at * panel_len;
@@ -214,7 +217,6 @@ fn attend<T: Element>(
                     let workspace = &mut *workspace;
                     T::run(isa, Panel { problem, batch, head, first, next, out, reading, workspace });
                 }
-                seen.iter_mut().for_each(AtWork::settle);
             }
             Task::Rows { batch, head, queries, seen } => {
                 for query in queries.clone() {

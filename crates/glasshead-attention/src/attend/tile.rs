@@ -209,9 +209,23 @@ pub(super) struct Moments<F> {
     pub(super) rows: [F; COLUMNS],
 }
 
-/// As [`exponentiate`], number by number and with more sums; rows are counted from `row` on.
+impl<F: Copy> Moments<F> {
+    /// Takes in a row's exponents x of the queries in column `c`: 2^x.
+    #[inline(always)]
+    fn add<S: Simd<F = F>>(&mut self, simd: S, c: usize, row: F, x: F) -> F {
+        // A hidden key has the exponent −∞, and 0 · −∞ would be NaN. NaN itself passes through this max.
+        let x = simd.max(simd.constant(-1100.0), x);
+        let e = exp2(simd, x);
+        self.sum[c] = simd.add(self.sum[c], e);
+        self.exponents[c] = simd.mul_add(e, x, self.exponents[c]);
+        self.rows[c] = simd.mul_add(e, row, self.rows[c]);
+        e
+    }
+}
+
+/// As [`exponentiate`], with more sums; rows are counted from `row` on.
 #[inline(always)]
-pub(super) fn exponentiate_with_moments<S: Simd>(
+pub(super) fn exponentiate_with_moments<S: Simd, D: Dot<S>>(
     simd: S,
     unit: S::N,
     base: [S::F; COLUMNS],
@@ -223,20 +237,26 @@ pub(super) fn exponentiate_with_moments<S: Simd>(
     let zero = simd.constant(0.0);
     let base = [simd.sub(zero, base[0]), simd.sub(zero, base[1])];
     let mut moments = Moments { sum: [zero; COLUMNS], exponents: [zero; COLUMNS], rows: [zero; COLUMNS] };
-    // A hidden key has the exponent −∞, and 0 · −∞ would be NaN. NaN itself passes through this max.
-    let lowest = simd.constant(-1100.0);
-    let (mut row, one) = (simd.constant(row as f64), simd.constant(1.0));
-    for p in p.chunks_exact_mut(width) {
+    let (mut row, step) = (simd.constant(row as f64), simd.constant(1.0));
+    let mut items = p.chunks_exact_mut(D::DEPTH * width);
+    for item in &mut items {
+        let (first, second) = item.split_at_mut(width);
+        let after = simd.add(row, step);
         for c in 0..COLUMNS {
-            let p = &mut p[c * S::LANES..][..S::LANES];
-            let x = simd.max(lowest, simd.mul_add_once(simd.load(p), unit, base[c]));
-            let e = exp2(simd, x);
-            moments.sum[c] = simd.add(moments.sum[c], e);
-            moments.exponents[c] = simd.mul_add(e, x, moments.exponents[c]);
-            moments.rows[c] = simd.mul_add(e, row, moments.rows[c]);
-            simd.store(e, p);
+            let first = &mut first[c * S::LANES..][..S::LANES];
+            let e = moments.add(simd, c, row, simd.mul_add_once(simd.load(first), unit, base[c]));
+            let mut next = zero;
+            if D::DEPTH == 2 {
+                let x = simd.mul_add_once(simd.load(&second[c * S::LANES..]), unit, base[c]);
+                next = moments.add(simd, c, after, x);
+            }
+            simd.store(D::join(simd, e, next), first);
         }
-        row = simd.add(row, one);
+        row = if D::DEPTH == 2 { simd.add(after, step) } else { after };
+    }
+    for (c, p) in items.into_remainder().chunks_exact_mut(S::LANES).enumerate() {
+        let e = moments.add(simd, c, row, simd.mul_add_once(simd.load(p), unit, base[c]));
+        simd.store(D::join(simd, e, zero), p);
     }
     moments
 }
@@ -268,21 +288,27 @@ pub(super) fn mix<S: Simd, D: Dot<S>, const ROWS: usize>(
     shrink: [S::F; COLUMNS],
     o: &mut [S::N],
 ) {
-    let dim = o.len() / (COLUMNS * S::LANES);
-    let mut d = 0;
-    simd.apart(|| {
-        while worth(dim - d, ROWS) {
-            mix_rows::<S, D, ROWS>(simd, p, v, shrink, o, d);
-            d += ROWS;
+    let width = COLUMNS * S::LANES;
+    let dim = o.len() / width;
+    let mut shrink = shrink;
+    for (turn, p) in p.chunks(S::TURN.saturating_mul(width)).enumerate() {
+        let v = v.skip(if turn > 0 { turn * S::TURN / D::DEPTH } else { 0 });
+        let mut d = 0;
+        simd.apart(|| {
+            while worth(dim - d, ROWS) {
+                mix_rows::<S, D, ROWS>(simd, p, v, shrink, o, d);
+                d += ROWS;
+            }
+        });
+        while dim - d >= 4 {
+            mix_rows::<S, D, 4>(simd, p, v, shrink, o, d);
+            d += 4;
         }
-    });
-    while dim - d >= 4 {
-        mix_rows::<S, D, 4>(simd, p, v, shrink, o, d);
-        d += 4;
-    }
-    while d < dim {
-        mix_rows::<S, D, 1>(simd, p, v, shrink, o, d);
-        d += 1;
+        while d < dim {
+            mix_rows::<S, D, 1>(simd, p, v, shrink, o, d);
+            d += 1;
+        }
+        shrink = [simd.constant(1.0); COLUMNS];
     }
 }
 

@@ -36,6 +36,8 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const ROWS: usize = 6;
     const WIDE: usize = 4;
+    // Measured (bench/PROFILE.md): the fewer, the faster, until the output is loaded and stored too often.
+    const TURN: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -162,6 +164,11 @@ impl Simd for Avx2 {
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_min_ps(a, b) }
     }
     #[inline(always)]
     fn any_less(self, a: Self::F, b: Self::F) -> bool {

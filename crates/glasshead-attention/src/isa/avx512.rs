@@ -172,6 +172,11 @@ impl Simd for Avx512 {
         unsafe { _mm512_max_ps(a, b) }
     }
     #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the token proves AVX-512F.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
     fn any_less(self, a: Self::F, b: Self::F) -> bool {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) != 0 }

@@ -146,6 +146,7 @@ impl Simd for Avx512Bf16 {
         fn div(a: __m512, b: __m512) -> __m512;
         fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512;
         fn max(a: __m512, b: __m512) -> __m512;
+        fn min(a: __m512, b: __m512) -> __m512;
         fn any_less(a: __m512, b: __m512) -> bool;
         fn select_less(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512;
         fn split(x: __m512) -> (__m512, __m512);

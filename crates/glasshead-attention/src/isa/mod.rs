@@ -76,6 +76,8 @@ pub trait Simd: Copy + Send + Sync {
     const ROWS: usize;
     /// Vectors side by side in a tile of two rows.
     const WIDE: usize;
+    /// Keys whose values are multiplied at a time, for all dims, an even number.
+    const TURN: usize = usize::MAX - 1;
     /// The same number in every lane.
     fn splat(self, x: Self::N) -> Self::F;
     /// The same number in every lane, rounded from `f64`.
@@ -173,6 +175,8 @@ pub trait Simd: Copy + Send + Sync {
     }
     /// `a > b ? a : b`: b where either is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b`: b where either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// Whether `a < b` in any lane.
     fn any_less(self, a: Self::F, b: Self::F) -> bool;
     /// `a < b ? yes : no`, by lane; no where either is NaN.

@@ -147,6 +147,13 @@ macro_rules! scalar {
                 a
             }
             #[inline(always)]
+            fn min(self, mut a: Self::F, b: Self::F) -> Self::F {
+                for i in 0..LANES {
+                    a[i] = if a[i] < b[i] { a[i] } else { b[i] };
+                }
+                a
+            }
+            #[inline(always)]
             fn any_less(self, a: Self::F, b: Self::F) -> bool {
                 let mut any = false;
                 for i in 0..LANES {

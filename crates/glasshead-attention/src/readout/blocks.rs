@@ -3,8 +3,8 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, append,
-    one_number, query_weights::QueryWeights,
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, one_number,
+    query_weights::QueryWeights,
 };
 use crate::{
     isa::{COLUMNS, MAX_LANES, Number, Simd},
@@ -132,7 +132,7 @@ impl Head for BlocksHead {
     }
 
     fn finish(mut self: Box<Self>) -> Vec<Values> {
-        self.settle();
+        self.end_row();
         let columns = self.columns();
         let mut all = self.done;
         all.splice(0..0, std::iter::repeat_n(0.0, self.first.unwrap_or(0) * columns));
@@ -188,15 +188,10 @@ impl Fuse for BlocksHead {
         }
     }
 
-    fn settle(&mut self) {
+    fn absorb(&mut self, mut later: Self) -> Option<Self> {
         self.end_row();
-        self.done.shrink_to_fit();
-    }
-
-    fn absorb(&mut self, mut later: Self) {
-        self.settle();
-        later.settle();
-        let Some(from) = later.first else { return };
+        later.end_row();
+        let from = later.first?;
         let first = *self.first.get_or_insert(from);
         // The row in which a task ends is the one in which the next may start.
         let at = (from - first) * self.columns();
@@ -205,6 +200,7 @@ impl Fuse for BlocksHead {
         for (sum, more) in self.done[at..].iter_mut().zip(later.done.drain(..both)) {
             *sum += more;
         }
-        append(&mut self.done, later.done);
+        self.done.append(&mut later.done);
+        None
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values, append};
+use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values};
 use crate::{
     isa::{COLUMNS, Number, Simd},
     reference::Row,
@@ -167,11 +167,7 @@ impl Fuse for ChosenHead {
         self.values.push(room[lane].to_f64() as f32);
     }
 
-    fn settle(&mut self) {
-        self.values.shrink_to_fit();
-    }
-
-    fn absorb(&mut self, later: Self) {
-        append(&mut self.values, later.values);
+    fn expect(&mut self, queries: usize) {
+        self.values.reserve_exact(queries);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values, append};
+use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values};
 use crate::{
     isa::{COLUMNS, MAX_LANES, Number, Simd},
     reference::Row,
@@ -149,11 +149,7 @@ impl Fuse for DuplicateHead {
         self.values.push(room[lane].to_f64() as f32);
     }
 
-    fn settle(&mut self) {
-        self.values.shrink_to_fit();
-    }
-
-    fn absorb(&mut self, later: Self) {
-        append(&mut self.values, later.values);
+    fn expect(&mut self, queries: usize) {
+        self.values.reserve_exact(queries);
     }
 }

@@ -34,6 +34,10 @@ pub(crate) trait Fuse: Head {
     fn room(&self) -> usize {
         0
     }
+    /// So many queries will come.
+    fn expect(&mut self, queries: usize) {
+        let _ = queries;
+    }
     /// A new tile.
     fn start_tile<S: Simd>(&self, simd: S, room: &mut [S::N]) {
         let _ = (simd, room);
@@ -51,19 +55,13 @@ pub(crate) trait Fuse: Head {
     fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, room: &[S::N]) {
         let _ = (tile, lane, room);
     }
-    /// All queries of a task have been seen: gives back memory that was taken in advance.
-    fn settle(&mut self) {}
-    /// Takes in the same readout of the queries that follow.
-    fn absorb(&mut self, later: Self);
-}
-
-/// Puts `more` behind `all`, in no more memory than they take together.
-pub(crate) fn append<V>(all: &mut Vec<V>, mut more: Vec<V>) {
-    if all.is_empty() {
-        *all = more;
-    } else {
-        all.reserve_exact(more.len());
-        all.append(&mut more);
+    /// Takes in the same readout of the queries that follow; or gives it back, where its numbers simply come after
+    /// those of this one.
+    fn absorb(&mut self, later: Self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        Some(later)
     }
 }
 

@@ -23,7 +23,7 @@ use std::{fmt::Debug, ops::Range, sync::Arc};
 
 pub use merge::{Part, Parts, merge, shares};
 
-pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile, Weights, append};
+pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile, Weights};
 
 use crate::{AttentionError, isa::Simd, reference::Row};
 
@@ -215,12 +215,12 @@ macro_rules! at_work {
             pub(crate) fn see(&mut self, row: &Row) {
                 match self { $(Self::$kind(head) => head.see(row)),* }
             }
-            pub(crate) fn settle(&mut self) {
-                match self { $(Self::$kind(head) => head.settle()),* }
+            pub(crate) fn expect(&mut self, queries: usize) {
+                match self { $(Self::$kind(head) => head.expect(queries)),* }
             }
-            pub(crate) fn absorb(&mut self, later: Self) {
+            pub(crate) fn absorb(&mut self, later: Self) -> Option<Self> {
                 match (self, later) {
-                    $((Self::$kind(head), Self::$kind(later)) => head.absorb(later),)*
+                    $((Self::$kind(head), Self::$kind(later)) => head.absorb(later).map(Self::$kind),)*
                     (_, _) => unreachable!("the same list of readouts for all queries"),
                 }
             }
@@ -382,8 +382,9 @@ impl Readouts {
         self.items.iter().filter_map(|readout| readout.fuse(&self.shape)).map(|fused| fused.0).collect()
     }
 
-    /// Puts the heads, in the order `[batch, heads]`, side by side: what was read by row and what was fused.
-    pub(crate) fn finish(&self, by_row: Vec<Vec<Box<dyn Head>>>, fused: Vec<Vec<AtWork>>) -> Vec<Array> {
+    /// Puts the heads, in the order `[batch, heads]`, side by side: what was read by row and what was fused, of one
+    /// group of queries after the other.
+    pub(crate) fn finish(&self, by_row: Vec<Vec<Box<dyn Head>>>, fused: Vec<Vec<Vec<AtWork>>>) -> Vec<Array> {
         let Shape { batch, heads: head_count, .. } = self.shape;
         let mut arrays: Vec<Array> = Vec::new();
         let mut first = Vec::new();
@@ -397,20 +398,33 @@ impl Readouts {
         for (by_row, fused) in by_row.into_iter().zip(fused) {
             let (mut by_row, mut fused) = (by_row.into_iter(), fused.into_iter());
             for (readout, first) in self.items.iter().zip(&first) {
-                let values = match readout.fuse(&self.shape) {
-                    Some(_) => fused.next().map(AtWork::finish),
-                    None => by_row.next().map(Head::finish),
+                let groups = match readout.fuse(&self.shape) {
+                    Some(_) => fused.next().into_iter().flatten().map(AtWork::finish).collect(),
+                    None => by_row.next().map(Head::finish).into_iter().collect::<Vec<_>>(),
                 };
-                for (array, values) in arrays[*first..].iter_mut().zip(values.into_iter().flatten()) {
-                    match (&mut array.values, values) {
-                        (Values::F32(all), Values::F32(more)) => append(all, more),
-                        (Values::I64(all), Values::I64(more)) => append(all, more),
-                        (_, _) => unreachable!("{} gives another type than it announced", array.name),
+                for group in groups {
+                    for (array, values) in arrays[*first..].iter_mut().zip(group) {
+                        let count = array.shape.iter().product();
+                        match (&mut array.values, values) {
+                            (Values::F32(all), Values::F32(more)) => append(all, more, count),
+                            (Values::I64(all), Values::I64(more)) => append(all, more, count),
+                            (_, _) => unreachable!("{} gives another type than it announced", array.name),
+                        }
                     }
                 }
             }
         }
         arrays
+    }
+}
+
+/// Puts `more` behind `all`, which will be `count` in the end.
+fn append<V>(all: &mut Vec<V>, mut more: Vec<V>, count: usize) {
+    if more.len() == count {
+        *all = more;
+    } else {
+        all.reserve_exact(count - all.len().min(count));
+        all.append(&mut more);
     }
 }
 
@@ -452,12 +466,8 @@ impl Fuse for PerQuery {
         self.values.push((self.of_lane)(&tile.lanes[lane]) as f32);
     }
 
-    fn settle(&mut self) {
-        self.values.shrink_to_fit();
-    }
-
-    fn absorb(&mut self, later: Self) {
-        append(&mut self.values, later.values);
+    fn expect(&mut self, queries: usize) {
+        self.values.reserve_exact(queries);
     }
 }
 

@@ -156,9 +156,10 @@ impl Fuse for ReceivedHead {
         }
     }
 
-    fn absorb(&mut self, later: Self) {
+    fn absorb(&mut self, later: Self) -> Option<Self> {
         for (sum, later) in self.sums.iter_mut().zip(later.sums) {
             *sum += later;
         }
+        None
     }
 }

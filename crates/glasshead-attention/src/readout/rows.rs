@@ -166,13 +166,14 @@ impl Fuse for RowsHead {
         }
     }
 
-    fn absorb(&mut self, later: Self) {
+    fn absorb(&mut self, later: Self) -> Option<Self> {
         if later.weights.is_empty() {
-            return;
+            return None;
         }
         // A query has come either here or there: the rows of the other side are 0.
         for (weight, later) in self.weights().iter_mut().zip(later.weights) {
             *weight += later;
         }
+        None
     }
 }

@@ -3,8 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, append,
-    numbers,
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, numbers,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -118,15 +117,11 @@ impl Fuse for SegmentsHead {
     }
 
     fn lane<S: Simd>(&mut self, _: &Tile<S>, lane: usize, room: &[S::N]) {
-        let sums = room.iter().skip(lane).step_by(COLUMNS * S::LANES);
-        self.sums.extend(sums.map(|sum| sum.to_f64() as f32));
+        let sum = |segment: usize| room[segment * COLUMNS * S::LANES + lane].to_f64() as f32;
+        self.sums.extend((0..self.ends.len()).map(sum));
     }
 
-    fn settle(&mut self) {
-        self.sums.shrink_to_fit();
-    }
-
-    fn absorb(&mut self, later: Self) {
-        append(&mut self.sums, later.sums);
+    fn expect(&mut self, queries: usize) {
+        self.sums.reserve_exact(queries * self.ends.len());
     }
 }

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, sync::Arc};
 
 use super::{
     Argument, Array, AtWork, Block, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values,
-    append, one_number,
+    one_number,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -203,21 +203,14 @@ impl Fuse for TopKHead {
 
     fn lane<S: Simd>(&mut self, _: &Tile<S>, lane: usize, room: &[S::N]) {
         let (weights, keys) = room.split_at(room.len() / 2);
-        let width = COLUMNS * S::LANES;
-        self.index.extend(keys.iter().skip(lane).step_by(width).take(self.k).map(|key| key.to_f64() as i64));
-        self.weight.extend(
-            weights.iter().skip(lane).step_by(width).take(self.k).map(|weight| weight.to_f64() as f32),
-        );
+        let place = |place: usize| place * COLUMNS * S::LANES + lane;
+        self.index.extend((0..self.k).map(|n| keys[place(n)].to_f64() as i64));
+        self.weight.extend((0..self.k).map(|n| weights[place(n)].to_f64() as f32));
     }
 
-    fn settle(&mut self) {
-        self.index.shrink_to_fit();
-        self.weight.shrink_to_fit();
-    }
-
-    fn absorb(&mut self, later: Self) {
-        append(&mut self.index, later.index);
-        append(&mut self.weight, later.weight);
+    fn expect(&mut self, queries: usize) {
+        self.index.reserve_exact(queries * self.k);
+        self.weight.reserve_exact(queries * self.k);
     }
 }
 
@@ -270,10 +263,10 @@ fn see_column<S: Simd, const BY_VALUE: bool>(
             let mut key = simd.constant((block.keys.start + part * CANDIDATES + at) as f64);
             for best in &mut best {
                 let old = *best;
-                best.0 = simd.select_less(old.0, score, score, old.0);
+                best.0 = simd.max(score, old.0);
                 best.1 = simd.select_less(old.0, score, key, old.1);
                 key = simd.select_less(old.0, score, old.1, key);
-                score = simd.select_less(old.0, score, old.0, score);
+                score = simd.min(score, old.0);
             }
         }
     }
