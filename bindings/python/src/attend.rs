@@ -7,7 +7,7 @@ use numpy::{
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 
 use crate::{
-    borrow::{Borrowed, Stored},
+    borrow::{Borrowed, Stored, filled},
     errors::{python, wrong_type},
     options::Options,
     read::Asked,
@@ -141,21 +141,26 @@ fn attend<'py, T: Stored>(
     if let Some(read) = read {
         request = request.read(read.read(&shape)?);
     }
-    let pool = threads::pool(py)?;
-    let seen = py.detach(|| pool.install(|| request.run())).map_err(python)?;
-    answer(py, seen)
+    let (out, readouts) = filled(py, request.out_shape().map_err(python)?, |out| {
+        threads::compute(py, || request.run_into(out))?.map_err(python)
+    })?;
+    Ok((out.into_any(), by_name(py, readouts)?))
 }
 
 /// The output and the readouts as arrays.
 pub(crate) fn answer<T: Stored>(py: Python<'_>, seen: Attended<T>) -> PyResult<Answer<'_>> {
+    Ok((array(py, T::bits(seen.out), &seen.shape)?, by_name(py, seen.readouts)?))
+}
+
+fn by_name(py: Python<'_>, arrays: Vec<Array>) -> PyResult<Bound<'_, PyDict>> {
     let readouts = PyDict::new(py);
-    for Array { name, shape, values } in seen.readouts {
+    for Array { name, shape, values } in arrays {
         match values {
             ReadValues::F32(values) => readouts.set_item(name, array(py, values, &shape)?)?,
             ReadValues::I64(values) => readouts.set_item(name, array(py, values, &shape)?)?,
         }
     }
-    Ok((array(py, T::bits(seen.out), &seen.shape)?, readouts))
+    Ok(readouts)
 }
 
 fn differentiate<'py, T: Stored>(
@@ -169,8 +174,7 @@ fn differentiate<'py, T: Stored>(
     let mask = options.mask()?;
     let request = options.request([q, k, v], mask.as_ref(), k.shape()[2])?;
     let lse = lse.map(|lse| lse.as_slice()).transpose()?;
-    let pool = threads::pool(py)?;
-    let gradients = py.detach(|| pool.install(|| request.backward(out, lse, grad_out))).map_err(python)?;
+    let gradients = threads::compute(py, || request.backward(out, lse, grad_out))?.map_err(python)?;
     let Gradients { q: gq, k: gk, v: gv, sinks } = gradients;
     let sinks = sinks.map(|sinks| numpy::PyArray1::from_vec(py, sinks).into_any());
     Ok((

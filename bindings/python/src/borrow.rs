@@ -1,8 +1,10 @@
 //! The memory of a NumPy array as a view of the engine, where it lies. The only unsafe code of the bindings.
 
+use std::convert::identity;
+
 use glasshead_attention::{Element, TensorView};
 use numpy::{PyArray4, PyArrayMethods, PyReadonlyArray4, PyUntypedArrayMethods};
-use pyo3::prelude::*;
+use pyo3::{prelude::*, sync::PyOnceLock};
 
 use crate::errors::python;
 
@@ -18,6 +20,24 @@ pub(crate) trait Stored: Element {
     type Numpy: numpy::Element + Copy;
     /// The numbers as NumPy knows them, nothing copied.
     fn bits(values: Vec<Self>) -> Vec<Self::Numpy>;
+    /// NumPy's numbers as those of the engine.
+    fn of_bits(values: &mut [Self::Numpy]) -> &mut [Self];
+}
+
+/// An array that `fill` writes all of, made by NumPy, which does not put zeros into it before.
+///
+/// # Errors
+/// Those of `fill`.
+pub(crate) fn filled<'py, T: Stored, R>(
+    py: Python<'py>,
+    shape: [usize; 4],
+    fill: impl FnOnce(&mut [T]) -> PyResult<R>,
+) -> PyResult<(Bound<'py, PyArray4<T::Numpy>>, R)> {
+    static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let empty = EMPTY.import(py, "numpy", "empty")?;
+    let array = empty.call1((shape, numpy::dtype::<T::Numpy>(py)))?.cast_into::<PyArray4<T::Numpy>>()?;
+    let answer = fill(T::of_bits(array.try_readwrite()?.as_slice_mut()?))?;
+    Ok((array, answer))
 }
 
 impl<'py, T: Stored> Borrowed<'py, T> {
@@ -77,18 +97,21 @@ fn strides<T: Stored>(array: &Bound<'_, PyArray4<T::Numpy>>) -> Option<[usize; 4
 }
 
 macro_rules! stored {
-    ($($type:ty as $numpy:ty: $bits:expr;)*) => {$(
+    ($($type:ty as $numpy:ty: $bits:expr, $of_bits:expr;)*) => {$(
         impl Stored for $type {
             type Numpy = $numpy;
             fn bits(values: Vec<Self>) -> Vec<$numpy> {
                 $bits(values)
             }
+            fn of_bits(values: &mut [$numpy]) -> &mut [Self] {
+                $of_bits(values)
+            }
         }
     )*};
 }
 stored! {
-    f32 as f32: std::convert::identity;
-    f64 as f64: std::convert::identity;
-    half::f16 as half::f16: std::convert::identity;
-    half::bf16 as u16: half::vec::HalfFloatVecExt::reinterpret_into;
+    f32 as f32: identity, identity;
+    f64 as f64: identity, identity;
+    half::f16 as half::f16: identity, identity;
+    half::bf16 as u16: half::vec::HalfFloatVecExt::reinterpret_into, half::slice::HalfBitsSliceExt::reinterpret_cast_mut;
 }

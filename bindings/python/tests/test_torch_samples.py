@@ -48,7 +48,7 @@ def test_outputs(dtype):
             continue
         found = ours(*inputs, **options)
         assert found.shape == expected.shape and found.dtype == dtype
-        # A score is off by a rounding of its size, which its weight passes on to every value; the output is rounded once.
+        # A score is off by a rounding of its size, which its weight passes on; the output is rounded once.
         q, k, v = (x.double() for x in inputs)
         largest = (q.norm(dim=-1).max() * k.norm(dim=-1).max() / q.shape[-1] ** 0.5).item()
         eps = torch.finfo(dtype).eps

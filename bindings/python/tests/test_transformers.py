@@ -114,8 +114,10 @@ def test_gradients_of_all_weights(name):
 
     def error(found):
         """The worst over all weights, each relative to its largest gradient."""
-        return max(((found[path] - want).abs().max() / want.abs().max().clamp(min=1e-20)).item()
-                   for path, want in exact.items())
+        return max(
+            ((found[path] - want).abs().max() / want.abs().max().clamp(min=1e-20)).item()
+            for path, want in exact.items()
+        )
 
     assert error(ours) <= 2 * error(theirs)
 

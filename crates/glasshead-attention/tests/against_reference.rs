@@ -234,6 +234,10 @@ proptest! {
         let three = pool(3).install(|| request.run().unwrap());
         prop_assert!(one.out.iter().zip(&three.out).all(|(a, b)| a.to_bits() == b.to_bits()));
         prop_assert_eq!(format!("{:?}", one.readouts), format!("{:?}", three.readouts));
+        // Whatever an output held before, all of it is written.
+        let mut used = vec![f32::NAN; one.out.len()];
+        request.run_into(&mut used).unwrap();
+        prop_assert!(one.out.iter().zip(&used).all(|(a, b)| a.to_bits() == b.to_bits()));
 
         let mut alone = case.clone();
         alone.batch = 1;

@@ -32,7 +32,10 @@ class Kind(Protocol):
     name: str
 
     def is_mine(self, array: object) -> bool: ...
-    def take(self, name: str, array: Any) -> NDArray[Any]: ...
+    def take(self, name: str, array: Any) -> NDArray[Any]:
+        """The array as the engine takes it, over the same memory."""
+        ...
+
     def give(self, array: NDArray[Any]) -> Any: ...
 
 
@@ -52,6 +55,8 @@ class NumpyKind:
     def take(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
 
+        if not self.is_mine(array):
+            raise another_kind(name, array, self)
         if is_bf16(array.dtype):
             return array.view(np.uint16)
         if array.dtype.char == BITS:
@@ -66,16 +71,22 @@ class TorchKind:
     """Tensors of PyTorch in the memory of the CPU."""
 
     name = "a torch tensor"
+    bf16: torch.dtype | None = None
 
     def is_mine(self, array: object) -> bool:
         torch = sys.modules.get("torch")
-        return torch is not None and isinstance(array, torch.Tensor)
+        if torch is None:
+            return False
+        self.bf16 = torch.bfloat16
+        return isinstance(array, torch.Tensor)
 
     def take(self, name: str, array: torch.Tensor) -> NDArray[Any]:
-        # Asking first would take longer than a small attention: numpy() refuses all that needs care.
+        # To ask first would take as long as a small attention: numpy() refuses all that needs care.
         try:
+            if array.dtype is self.bf16:
+                return bits_of(array)
             numbers: NDArray[Any] = array.numpy()
-        except (TypeError, RuntimeError):
+        except (AttributeError, TypeError, RuntimeError):
             numbers = self.take_with_care(name, array)
         return numbers
 
@@ -83,6 +94,8 @@ class TorchKind:
         """Of tensors that numpy() refuses: the same memory, or why not."""
         import torch
 
+        if not self.is_mine(array):
+            raise another_kind(name, array, self)
         if not array.is_cpu:
             raise ValueError(
                 f"{name} lies on {array.device}\nhint: glasshead computes on the CPU; move it there with .cpu()"
@@ -97,8 +110,7 @@ class TorchKind:
         if array.requires_grad:
             array = array.detach()
         if array.dtype == torch.bfloat16:
-            # numpy() knows no bfloat16, and uint16 only in newer versions; the bits of int16 are the same.
-            return array.view(torch.int16).numpy().view("uint16")
+            return bits_of(array)
         numbers: NDArray[Any] = array.numpy()
         return numbers
 
@@ -108,6 +120,13 @@ class TorchKind:
         bf16 = array.dtype.char == BITS
         given: torch.Tensor = torch.from_numpy(array.view("int16") if bf16 else array)
         return given.view(torch.bfloat16) if bf16 else given
+
+
+def bits_of(array: torch.Tensor) -> NDArray[Any]:
+    """Those of bfloat16: numpy() knows none, and uint16 only in newer versions; the bits of int16 are the same."""
+    import torch
+
+    return array.view(torch.int16).numpy().view("uint16")
 
 
 TORCH = TorchKind()
@@ -124,18 +143,15 @@ def kind_of(name: str, array: object) -> Kind:
     return NumpyKind(dtype) if is_bf16(dtype) else numpy
 
 
-def take(kind: Kind, name: str, array: object) -> NDArray[Any]:
-    """The array as the engine takes it, over the same memory."""
-    if not kind.is_mine(array):
-        raise TypeError(f"{name} is {type(array).__name__} and q is {kind.name}\nhint: give all arrays as one kind")
-    return kind.take(name, array)
+def another_kind(name: str, array: object, kind: Kind) -> TypeError:
+    return TypeError(f"{name} is {type(array).__name__} and q is {kind.name}\nhint: give all arrays as one kind")
 
 
 def take_mask(kind: Kind, mask: object, keys: int) -> NDArray[Any]:
     """A mask in C order, each repeated axis once; True and False as uint8."""
     import numpy as np
 
-    array = take(kind, "mask", mask)
+    array = kind.take("mask", mask)
     if array.dtype == np.bool_:
         array = array.view(np.uint8)
     elif array.dtype.kind != "f" and array.dtype != np.uint16:

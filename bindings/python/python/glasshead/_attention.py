@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _native
-from ._arrays import TORCH, AnyArray, Kind, kind_of, take, take_mask, take_vector
+from ._arrays import TORCH, AnyArray, Kind, kind_of, take_mask, take_vector
 from ._attended import Attended
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def attention(
         from ._gradients import differentiable
 
         return differentiable(q, k, v, asked, read)  # type: ignore[arg-type, return-value]
-    arrays = take(kind, "q", q), take(kind, "k", k), take(kind, "v", v)
+    arrays = kind.take("q", q), kind.take("k", k), kind.take("v", v)
     out, readouts = _native.attention(*arrays, **take_options(kind, arrays[1], asked), read=read)
     return Attended(kind.give(out), {name: kind.give(array) for name, array in readouts.items()})
 
@@ -115,8 +115,6 @@ def take_options(kind: Kind, k: NDArray[Any], asked: Options) -> NativeOptions:
 
 def wants_gradients(*arrays: object) -> bool:
     """Whether somebody wants gradients of one of these tensors."""
-    if not any(getattr(array, "requires_grad", False) for array in arrays):
-        return False
     import torch
 
-    return torch.is_grad_enabled()
+    return torch.is_grad_enabled() and any(getattr(array, "requires_grad", False) for array in arrays)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _native
-from ._arrays import TORCH, AnyArray, Kind, kind_of, take, take_vector
+from ._arrays import TORCH, AnyArray, Kind, kind_of, take_vector
 from ._attended import Attended
 from ._attention import take_options, wants_gradients
 
@@ -76,7 +76,7 @@ def partial_attention(
         "alibi_slopes": alibi_slopes,
         "lengths": lengths,
     }
-    arrays = take(kind, "q", q), take(kind, "k", k), take(kind, "v", v)
+    arrays = kind.take("q", q), kind.take("k", k), kind.take("v", v)
     given = None if shares is None else take_shares(kind, shares)
     options = take_options(kind, arrays[1], asked)
     out, readouts = _native.attention(*arrays, **options, read=read, part=(first_key, keys), shares=given)
@@ -131,12 +131,12 @@ def taken(
     kind = kind_of("out", parts[0].out)
 
     def arrays(readouts: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: take(kind, name, array) for name, array in readouts.items()}
+        return {name: kind.take(name, array) for name, array in readouts.items()}
 
     given = []
     for at, part in enumerate(parts):
         summed = None if sums is None else arrays(sums[at])
-        given.append((part.place.start, part.place.stop, take(kind, "out", part.out), arrays(part), summed))
+        given.append((part.place.start, part.place.stop, kind.take("out", part.out), arrays(part), summed))
     return kind, given
 
 
@@ -147,7 +147,7 @@ def take_sinks(kind: Kind, sinks: object) -> Any:
 def take_shares(kind: Kind, shares: object) -> Any:
     import numpy as np
 
-    array = take(kind, "shares", shares)
+    array = kind.take("shares", shares)
     if array.dtype != np.float32 or array.ndim != 3:
         raise TypeError(f"shares are {array.dtype.name} {list(array.shape)}\nhint: give one of glasshead.part_shares")
     return np.ascontiguousarray(array)

@@ -36,7 +36,8 @@ def scaled_dot_product_attention(
     """
     if dropout_p != 0.0:
         raise NotImplementedError(f"dropout_p is {dropout_p}\nhint: weights are never dropped here; give 0.0")
-    query, key, value, attn_mask = autocast(query, key, value, attn_mask)
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value, attn_mask = autocast(query, key, value, attn_mask)
     causal: str | bool = "top-left" if is_causal else False
     if attn_mask is not None:
         if is_causal:
@@ -44,10 +45,12 @@ def scaled_dot_product_attention(
                 "attn_mask and is_causal=True were both given", "put the causal form into the mask, or give one of them"
             )
         attn_mask, causal = causal_bias(attn_mask)
-    check(query, key, value, attn_mask)
-    if 0 in query.shape[:-2]:
-        return query.new_zeros(*leading(query, key, value, enable_gqa), query.shape[-2], value.shape[-1])
-    q, k, v, mask = four_axes(query, key, value, attn_mask, enable_gqa)
+    q, k, v, mask = query, key, value, attn_mask
+    if not as_usual(query, key, value, attn_mask, enable_gqa):
+        check(query, key, value, attn_mask)
+        if 0 in query.shape[:-2]:
+            return query.new_zeros(*leading(query, key, value, enable_gqa), query.shape[-2], value.shape[-1])
+        q, k, v, mask = four_axes(query, key, value, attn_mask, enable_gqa)
     try:
         out = attention(q, k, v, mask=mask, causal=causal, scale=scale).out
     except (TypeError, ValueError) as error:
@@ -62,8 +65,6 @@ def refuse(problem: str, hint: str) -> NoReturn:
 
 def autocast(*tensors: Tensor | None) -> tuple[Any, ...]:
     """Inside ``torch.autocast`` torch's function computes in the type that is set there."""
-    if not torch.is_autocast_enabled("cpu"):
-        return tensors
     dtype = torch.get_autocast_dtype("cpu")
     casts = (torch.float32, torch.float16, torch.bfloat16)
     return tuple(x.to(dtype) if isinstance(x, Tensor) and x.dtype in casts else x for x in tensors)
@@ -78,6 +79,22 @@ def causal_bias(mask: Tensor) -> tuple[Tensor | None, str | bool]:
     if not isinstance(mask, CausalBias):
         return mask, False
     return None, "top-left" if mask.variant == CausalVariant.UPPER_LEFT else "bottom-right"
+
+
+def as_usual(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, enable_gqa: bool) -> bool:
+    """Whether these are [batch, heads, tokens, dim] with as many heads, and nothing is to be done: told in few steps,
+    because all others take as long as a small attention."""
+    return (
+        mask is None
+        and not enable_gqa
+        and type(query) is type(key) is type(value) is Tensor
+        and query.dtype is key.dtype is value.dtype
+        and query.dtype in FLOATS
+        and query.dim() == key.dim() == value.dim() == 4
+        and query.size(0) == key.size(0) == value.size(0) > 0
+        and query.size(1) == key.size(1) == value.size(1) > 0
+        and not query.is_nested
+    )
 
 
 def check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> None:

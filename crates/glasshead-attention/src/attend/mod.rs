@@ -217,6 +217,14 @@ impl<'a, T: Element> Attention<'a, T> {
         Ok(pairs * problem.heads as u64)
     }
 
+    /// The shape `[batch, heads, queries, value_dim]` of the output.
+    ///
+    /// # Errors
+    /// As [`Attention::run`].
+    pub fn out_shape(&self) -> Result<[usize; 4], AttentionError> {
+        Ok(self.checked()?.out_shape())
+    }
+
     /// Checks every shape and fills in every default.
     pub(crate) fn checked(&self) -> Result<Problem<'a, T>, AttentionError> {
         Problem::new(self)
