@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use glasshead::attention::Read;
+use glasshead::attention::{Array, Read};
 use glasshead::models::{LayerView, Model, Watch, load};
 use glasshead::weights::{ArrayData, NewArray, read_safetensors, write_safetensors};
 use serde_json::json;
@@ -18,6 +18,7 @@ struct Seen {
     inputs: Vec<Vec<f32>>,
     last: Vec<f32>,
     stop_at: Option<usize>,
+    stop_after: Option<usize>,
 }
 
 impl Watch for Seen {
@@ -43,6 +44,10 @@ impl Watch for Seen {
             }
         }
         ControlFlow::Continue(Read::new())
+    }
+
+    fn seen(&mut self, layer: usize, _: Vec<Array>) -> ControlFlow<()> {
+        if self.stop_after == Some(layer) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn finished(&mut self, last_hidden: &[f32]) {
@@ -96,6 +101,13 @@ fn a_pass_that_is_stopped_computes_no_more() {
     let mut seen = Seen { stop_at: Some(0), ..Seen::default() };
     loaded.model.forward(&tiny_ids(), &mut seen).expect("runs");
     assert_eq!((seen.inputs.len(), seen.weights.len(), seen.last.len()), (1, 0, 0));
+
+    let whole = run(loaded.model.as_ref(), &tiny_ids());
+    let layers = whole.inputs.len();
+    let mut seen = Seen { stop_after: Some(layers - 1), ..Seen::default() };
+    loaded.model.forward(&tiny_ids(), &mut seen).expect("runs");
+    assert_eq!((seen.inputs.len(), seen.last.len()), (layers, 0));
+    assert!(seen.weights == whole.weights);
 }
 
 #[test]

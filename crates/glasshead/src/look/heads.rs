@@ -193,9 +193,10 @@ impl Watch for Looking<'_> {
         if self.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(self.read.clone()) }
     }
 
-    fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
+    fn seen(&mut self, layer: usize, readouts: Vec<Array>) -> ControlFlow<()> {
         self.means.extend(self.queries.means(&readouts));
         self.stopped |= self.onlooker.layer(self.before + layer + 1, self.layers).is_break();
+        if self.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 

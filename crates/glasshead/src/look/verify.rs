@@ -121,8 +121,8 @@ impl Watch for Comparing<'_> {
         ControlFlow::Continue(if compared { self.read.clone() } else { Read::new() })
     }
 
-    fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
-        let Some(rows) = readouts.first().and_then(Array::f32) else { return };
+    fn seen(&mut self, layer: usize, readouts: Vec<Array>) -> ControlFlow<()> {
+        let Some(rows) = readouts.first().and_then(Array::f32) else { return ControlFlow::Continue(()) };
         let tokens = self.golden.ids.len();
         let map = tokens * tokens;
         for (index, &[_, head]) in self.golden.pairs.iter().enumerate().filter(|(_, pair)| pair[0] == layer) {
@@ -132,6 +132,7 @@ impl Watch for Comparing<'_> {
                 format!("layer {layer} head {head}, query {} key {}", at / tokens, at % tokens)
             });
         }
+        ControlFlow::Continue(())
     }
 
     fn finished(&mut self, last_hidden: &[f32]) {

@@ -74,8 +74,8 @@ impl Watch for Keep<'_> {
         self.watch.layer(view)
     }
 
-    fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
-        self.watch.seen(layer, readouts);
+    fn seen(&mut self, layer: usize, readouts: Vec<Array>) -> ControlFlow<()> {
+        self.watch.seen(layer, readouts)
     }
 
     fn finished(&mut self, last_hidden: &[f32]) {

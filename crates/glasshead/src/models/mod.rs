@@ -156,9 +156,11 @@ pub trait Watch {
     /// pass here: later layers are not needed.
     fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<(), Read>;
 
-    /// The layer's attention has been computed, and read out as asked for, `[1, heads, …]`.
-    fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
+    /// The layer's attention has been computed, and read out as asked for, `[1, heads, …]`. `Break` ends the pass
+    /// here: not even the rest of this layer is needed.
+    fn seen(&mut self, layer: usize, readouts: Vec<Array>) -> ControlFlow<()> {
         let _ = (layer, readouts);
+        ControlFlow::Continue(())
     }
 
     /// The pass has gone through; `last_hidden` is `[tokens, hidden]`.

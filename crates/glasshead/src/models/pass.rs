@@ -264,8 +264,8 @@ impl<'a> Pass<'a> {
         let view = LayerView { layer, input, attention: &attention, offset, window, softcap };
         let ControlFlow::Continue(read) = self.watch.layer(&view) else { return Ok(None) };
         let attended = attention.read(read).run().map_err(unreadable)?;
-        self.watch.seen(layer, attended.readouts);
-        Ok(Some(attended.out))
+        let goes_on = self.watch.seen(layer, attended.readouts).is_continue();
+        Ok(goes_on.then_some(attended.out))
     }
 
     /// The pass has gone through; `last_hidden` is `[tokens, hidden]`.

@@ -53,9 +53,10 @@ impl Watch for Seen {
         ControlFlow::Continue(Read::new().rows(&queries))
     }
 
-    fn seen(&mut self, layer: usize, readouts: Vec<Array>) {
+    fn seen(&mut self, layer: usize, readouts: Vec<Array>) -> ControlFlow<()> {
         assert_eq!(layer, self.weights.len());
         self.weights.push(readouts[0].f32().expect("floats").to_vec());
+        ControlFlow::Continue(())
     }
 
     fn finished(&mut self, last_hidden: &[f32]) {

@@ -187,7 +187,7 @@ impl Watch for PassWatch<'_, '_> {
         ControlFlow::Continue(if layers.contains(&view.layer) { read.clone() } else { Read::new() })
     }
 
-    fn seen(&mut self, layer: usize, mut readouts: Vec<Array>) {
+    fn seen(&mut self, layer: usize, mut readouts: Vec<Array>) -> ControlFlow<()> {
         let Gathering { wanted, layers, prompt, .. } = *self.gathering();
         let slot = layers.iter().position(|&chosen| chosen == layer);
         if slot.is_some() {
@@ -205,6 +205,9 @@ impl Watch for PassWatch<'_, '_> {
             gathering.keep(slot, &readouts, self.first, &self.passing);
         }
         gathering.tell(layer, &self.passing);
+        // An answer goes on from what comes out; who only looks needs no more.
+        let done = gathering.answer == 0 && layer + 1 == gathering.depth;
+        if done || gathering.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn finished(&mut self, last_hidden: &[f32]) {
