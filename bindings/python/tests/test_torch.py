@@ -210,6 +210,12 @@ X = torch.zeros(1, 2, 4, 8)
         (RuntimeError, "scale", {}, {"scale": float("inf")}),
         (RuntimeError, "lies on meta", {"query": X.to("meta")}, {}),
         (RuntimeError, "nested", {"query": torch.nested.nested_tensor([X[0], X[0]])}, {}),
+        (
+            RuntimeError,
+            "nested",
+            dict.fromkeys(("query", "key", "value"), torch.nested.nested_tensor([X[0], X[0, :1]])),
+            {},
+        ),
         (RuntimeError, "sparse", {"query": X.to_sparse()}, {}),
         (TypeError, "query is list", {"query": [1.0]}, {}),
         (TypeError, "attn_mask is list", {}, {"attn_mask": [True]}),

@@ -90,10 +90,10 @@ def as_usual(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, ena
         and type(query) is type(key) is type(value) is Tensor
         and query.dtype is key.dtype is value.dtype
         and query.dtype in FLOATS
+        and not (query.is_nested or key.is_nested or value.is_nested)
         and query.dim() == key.dim() == value.dim() == 4
         and query.size(0) == key.size(0) == value.size(0) > 0
         and query.size(1) == key.size(1) == value.size(1) > 0
-        and not query.is_nested
     )
 
 

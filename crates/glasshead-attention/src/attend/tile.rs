@@ -292,7 +292,7 @@ pub(super) fn mix<S: Simd, D: Dot<S>, const ROWS: usize>(
     let dim = o.len() / width;
     let mut shrink = shrink;
     for (turn, p) in p.chunks(S::TURN.saturating_mul(width)).enumerate() {
-        let v = v.skip(if turn > 0 { turn * S::TURN / D::DEPTH } else { 0 });
+        let v = v.skip(turn * S::TURN / D::DEPTH);
         let mut d = 0;
         simd.apart(|| {
             while worth(dim - d, ROWS) {

@@ -190,7 +190,7 @@ struct Looking<'a> {
 
 impl Watch for Looking<'_> {
     fn layer(&mut self, _: &LayerView<'_>) -> ControlFlow<(), Read> {
-        if self.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(self.read.clone()) }
+        ControlFlow::Continue(self.read.clone())
     }
 
     fn seen(&mut self, layer: usize, readouts: Vec<Array>) -> ControlFlow<()> {

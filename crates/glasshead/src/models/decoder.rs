@@ -100,7 +100,8 @@ pub(super) fn root<'a>(weights: &'a Weights, prefix: &str, embedding: &str) -> S
 }
 
 impl Layer {
-    /// `x [tokens, hidden]`, in place: what the attention gave (`merged`) goes in, then the feed-forward block.
+    /// `x [tokens, hidden]`, in place: what the attention gave (`out`) goes in for the tokens from `first` on, then
+    /// the feed-forward block.
     fn finish(&self, x: &mut [f32], heads: &Heads, out: &[f32], first: usize, scratch: &mut Scratch) {
         let Scratch { normed, merged, product, wide, gated } = scratch;
         let rows = x.len() / self.output.outputs();

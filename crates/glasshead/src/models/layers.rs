@@ -25,6 +25,8 @@ const FEW: usize = 3;
 /// into narrower ones.
 const TILE: [usize; 2] = [512, 384];
 const NARROW_TILE: [usize; 2] = [64, 256];
+/// Where tiles are cut: a multiple of the outputs that faer's AVX-512 kernel keeps in registers.
+const CUT: usize = 96;
 
 /// y = x·Wᵀ + b
 #[derive(Debug)]
@@ -133,7 +135,7 @@ impl Linear {
 /// y = x·w or y += x·w, tile by tile on all threads. Tiles follow from the shape alone and sums are never cut, so
 /// threads change no bit.
 fn tiles(y: MatMut<'_, f32>, x: MatRef<'_, f32>, w: MatRef<'_, f32>, accum: Accum) {
-    let half = |n: usize| (n / 2).next_multiple_of(96);
+    let half = |n: usize| (n / 2).next_multiple_of(CUT);
     let (rows, columns) = (y.nrows(), y.ncols());
     let [most_rows, most_columns] = if rows <= NARROW_TILE[0] { NARROW_TILE } else { TILE };
     if rows > most_rows {

@@ -176,7 +176,8 @@ impl<'g, 'a> PassWatch<'g, 'a> {
 impl Watch for PassWatch<'_, '_> {
     fn layer(&mut self, view: &LayerView<'_>) -> ControlFlow<(), Read> {
         let gathering = self.gathering();
-        if gathering.stopped || view.layer >= gathering.depth {
+        // A pass beside this one may have been stopped.
+        if gathering.stopped {
             return ControlFlow::Break(());
         }
         let Gathering { wanted, layers, .. } = *gathering;
