@@ -146,11 +146,65 @@ def test_only_some_inputs_want_them():
         assert not ours(q, k, v).requires_grad
 
 
-def test_refused():
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(0, 2, 5, 4)] * 3,
+        [(2, 0, 5, 4)] * 3,
+        [(2, 2, 5, 0), (2, 2, 3, 0), (2, 2, 3, 4)],
+        [(2, 2, 5, 4), (2, 2, 3, 4), (2, 2, 3, 0)],
+    ],
+)
+def test_of_nothing(shapes):
+    inputs = make(*shapes)
+    grad_out = torch.ones(*shapes[0][:-1], shapes[2][-1])
+    for found, expected in zip(gradients(ours, inputs, grad_out), exact(inputs, grad_out), strict=True):
+        torch.testing.assert_close(found, expected.float())
+
+
+def test_of_a_mask_in_float64():
+    q, k, v, mask = make(*[(2, 2, 9, 8)] * 3, (9, 9), dtype=torch.float64)
+    (grad_out,) = make((2, 2, 9, 8), dtype=torch.float64, seed=1)
+    of_mask = lambda function: gradients(  # noqa: E731
+        lambda q, k, v, mask: function(q, k, v, attn_mask=mask), [q, k, v, mask], grad_out
+    )[3]
+    torch.testing.assert_close(of_mask(ours), of_mask(theirs), rtol=1e-13, atol=1e-13)
+
+
+SECOND = {
+    "hessian": lambda q, k, v: torch.autograd.functional.hessian(lambda q: (ours(q, k, v) ** 2).sum(), q),
+    "hvp": lambda q, k, v: torch.autograd.functional.hvp(lambda q: (ours(q, k, v) ** 2).sum(), q, q),
+    "of another": lambda q, k, v: (
+        torch.autograd.grad(ours(q.requires_grad_(), k.requires_grad_(), v).sum(), q, create_graph=True)[0]
+        .square()
+        .sum()
+        .backward()
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SECOND)
+def test_gradients_of_gradients_are_refused(what):
+    """They are no zeros."""
+    with pytest.raises(NotImplementedError, match="gradients of gradients"):
+        SECOND[what](*make(*[(1, 1, 5, 4)] * 3))
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_forward_mode_derivatives_are_refused(which):
+    tensors = make(*[(1, 1, 5, 4)] * 3, (5, 5))
+    with torch.autograd.forward_ad.dual_level():
+        ours(*tensors[:3], attn_mask=tensors[3])
+        tensors[which] = torch.autograd.forward_ad.make_dual(tensors[which], tensors[which])
+        with pytest.raises(NotImplementedError, match="forward-mode"):
+            ours(*tensors[:3], attn_mask=tensors[3])
+    q, k, v, _ = make(*[(1, 1, 5, 4)] * 3, (5, 5))
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(lambda q: ours(q, k, v), (q,), (q,))
+
+
+def test_a_tensor_that_was_changed_is_refused():
     q, k, v = (x.requires_grad_() for x in make(*[(1, 1, 5, 4)] * 3))
-    (of_q,) = torch.autograd.grad((ours(q, k, v) ** 2).sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        of_q.sum().backward()
     with torch.no_grad():
         other = k.clone()
     out = ours(q, other, v)

@@ -79,6 +79,8 @@ def attention(
     to q, k, v, a float mask and sinks, in memory that grows with the tokens; slopes and readouts have none.
     """
     kind = kind_of("q", q)
+    if kind is TORCH:
+        refuse_tracing(q, k, v, mask, sinks)
     asked: Options = {
         "mask": mask,
         "causal": causal,
@@ -93,6 +95,13 @@ def attention(
         from ._gradients import differentiable
 
         return differentiable(q, k, v, asked, read)  # type: ignore[arg-type, return-value]
+    return compute(kind, q, k, v, asked, read)
+
+
+def compute(
+    kind: Kind, q: AnyArray, k: AnyArray, v: AnyArray, asked: Options, read: Read | str | None
+) -> Attended[AnyArray]:
+    """As :func:`attention`, of numbers alone."""
     arrays = kind.take("q", q), kind.take("k", k), kind.take("v", v)
     out, readouts = _native.attention(*arrays, **take_options(kind, arrays[1], asked), read=read)
     return Attended(kind.give(out), {name: kind.give(array) for name, array in readouts.items()})
@@ -118,3 +127,29 @@ def wants_gradients(*arrays: object) -> bool:
     import torch
 
     return torch.is_grad_enabled() and any(getattr(array, "requires_grad", False) for array in arrays)
+
+
+def refuse_tracing(*arrays: object) -> None:
+    """Refuses whoever would take this one answer for all, or for a constant."""
+    import torch
+
+    if torch._C._get_tracing_state() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY):
+        raise NotImplementedError(
+            "a tracer would record the answer as a constant\n"
+            "hint: glasshead.torch.scaled_dot_product_attention can be traced; torch.compile takes both"
+        )
+    refuse_tangents(*arrays)
+
+
+def refuse_tangents(*arrays: object) -> None:
+    """Refuses forward-mode derivatives, which would be lost."""
+    import torch
+
+    forward_ad: Any = torch.autograd.forward_ad
+    if forward_ad._current_level < 0:
+        return
+    tensors = [array for array in arrays if isinstance(array, torch.Tensor)]
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            "forward-mode derivatives\nhint: torch's own function under sdpa_kernel(SDPBackend.MATH) has them"
+        )

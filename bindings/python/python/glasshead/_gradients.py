@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import _native
 from ._arrays import TORCH
@@ -55,20 +54,56 @@ class AttentionFunction(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, sinks, mask, out, lse = ctx.saved_tensors
-        asked: Options = ctx.asked.copy()
-        asked["mask"] = mask
-        # A gradient may come as another type, or as one number for all.
-        given = {"q": q, "k": k, "v": v, "out": out, "grad_out": grad_out.to(out.dtype)}
-        arrays = {name: TORCH.take(name, x) for name, x in given.items()}
-        options = take_options(TORCH, arrays["k"], asked)
-        *gradients, of_sinks = _native.backward(**arrays, lse=TORCH.take("lse", lse), **options)
-        gq, gk, gv = (TORCH.give(array) for array in gradients)
-        gs = None if sinks is None or of_sinks is None else TORCH.give(of_sinks).to(sinks.dtype)
-        gm = mask_gradient(q, k, v, asked, out, grad_out) if ctx.needs_input_grad[4] else None
-        return gq, gk, gv, gs, gm, None, None, None
+        with torch.no_grad():
+            found = gradients(q, k, v, sinks, mask, ctx.asked, out, lse, grad_out, ctx.needs_input_grad[4])
+        if torch.is_grad_enabled():
+            # Asked for with create_graph=True: nobody shall take them for constants.
+            known = [n for n, x in enumerate(found) if x is not None]
+            once = Once.apply(len(known), *(found[n] for n in known), q, k, v, sinks, mask, grad_out)
+            for n, x in zip(known, once, strict=True):
+                found[n] = x
+        return *found, None, None, None
+
+
+def gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sinks: Tensor | None,
+    mask: Tensor | None,
+    asked: Options,
+    out: Tensor,
+    lse: Tensor,
+    grad_out: Tensor,
+    of_mask: bool,
+) -> list[Tensor | None]:
+    """Those of q, k, v, the sinks and, if asked for, the mask."""
+    asked = asked.copy()
+    asked["mask"] = mask
+    # A gradient may come as another type, or as one number for all.
+    given = {"q": q, "k": k, "v": v, "out": out, "grad_out": grad_out.to(out.dtype)}
+    arrays = {name: TORCH.take(name, x) for name, x in given.items()}
+    options = take_options(TORCH, arrays["k"], asked)
+    *found, of_sinks = _native.backward(**arrays, lse=TORCH.take("lse", lse), **options)
+    gq, gk, gv = (TORCH.give(array) for array in found)
+    gs = None if sinks is None or of_sinks is None else TORCH.give(of_sinks).to(sinks.dtype)
+    return [gq, gk, gv, gs, mask_gradient(q, k, v, asked, out, grad_out) if of_mask else None]
+
+
+class Once(torch.autograd.Function):
+    """Gradients that depend on what they were computed from, and cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        return tuple(x.view_as(x) for x in tensors[:count] if x is not None)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> NoReturn:
+        raise NotImplementedError(
+            "gradients of gradients\nhint: torch's own function under sdpa_kernel(SDPBackend.MATH) has them"
+        )
 
 
 def wants_lse(read: Read | str | None) -> bool:
@@ -105,7 +140,12 @@ def mask_gradient(q: Tensor, k: Tensor, v: Tensor, asked: Options, out: Tensor, 
                 if own[name] is not None:
                     own[name] = own[name][index : index + 1]
             one = [x[b : b + 1, n : n + 1] for x, n in ((q, h), (k, kv), (v, kv))]
-            weights = attention(*one, **own, read=Read(rows=range(queries))).rows[0, 0]
+            if q.dtype == torch.float64:
+                # Rows are read out in float32; with the identity as values the output is the weights.
+                one[2] = torch.eye(k.shape[2], dtype=q.dtype)[None, None]
+                weights = attention(*one, **own).out[0, 0]
+            else:
+                weights = attention(*one, **own, read=Read(rows=range(queries))).rows[0, 0]
             go = grad_out[b, h].to(weights.dtype)
             mean = (go * out[b, h]).sum(-1, keepdim=True)
             # Hidden values may be anything; where there is no weight there is no gradient.

@@ -9,8 +9,11 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from ._attention import attention
+from ._attention import attention, refuse_tangents
+from ._operators import attention as operator
+from ._operators import looked_at
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -31,8 +34,8 @@ def scaled_dot_product_attention(
     ``query [..., L, E]``, ``key [..., S, E]``, ``value [..., S, Ev]``. ``attn_mask`` is bool (True: this query may
     attend to this key) or float (added to the scores). ``is_causal`` is top-left: query i sees keys j ≤ i, also where
     there are more keys than queries. A query that may see no key gives 0. With ``enable_gqa`` neighbouring query heads
-    share a key head. Gradients are computed without keeping the weights. What cannot be done is refused: dropout and
-    nested tensors.
+    share a key head. The output lies in memory as ``query`` does. Gradients are computed without keeping the weights.
+    What cannot be done is refused: dropout, nested tensors, gradients of gradients, forward-mode derivatives.
     """
     if dropout_p != 0.0:
         raise NotImplementedError(f"dropout_p is {dropout_p}\nhint: weights are never dropped here; give 0.0")
@@ -41,22 +44,47 @@ def scaled_dot_product_attention(
     causal: str | bool = "top-left" if is_causal else False
     if attn_mask is not None:
         if is_causal:
+            if causal_bias(attn_mask)[0] is None:
+                raise ValueError("CausalBias should not be used with causal=True\nhint: give one of them")
             refuse(
-                "attn_mask and is_causal=True were both given", "put the causal form into the mask, or give one of them"
+                "Explicit attn_mask should not be set when is_causal=True",
+                "put the causal form into the mask, or give one of them",
             )
         attn_mask, causal = causal_bias(attn_mask)
     q, k, v, mask = query, key, value, attn_mask
     if not as_usual(query, key, value, attn_mask, enable_gqa):
         check(query, key, value, attn_mask)
-        if 0 in query.shape[:-2]:
-            return query.new_zeros(*leading(query, key, value, enable_gqa), query.shape[-2], value.shape[-1])
+        if 0 in query.shape[:-2] or not value.shape[-1]:
+            # No numbers, which still know where they came from.
+            shape = [*leading(query, key, value, enable_gqa), query.shape[-2], value.shape[-1]]
+            return query.new_zeros(shape) + 0 * (query.sum() + key.sum() + value.sum())
+        if not query.shape[-1] and not key.shape[-1]:
+            # All scores are 0, as those of one more number that is 0.
+            query, key = pad(query, (0, 1)), pad(key, (0, 1))
         q, k, v, mask = four_axes(query, key, value, attn_mask, enable_gqa)
     try:
-        out = attention(q, k, v, mask=mask, causal=causal, scale=scale).out
+        if looked_at():
+            refuse_tangents(q, k, v, mask)
+            out = operator(q, k, v, mask, causal or "", scale)[0]
+        else:
+            out = attention(q, k, v, mask=mask, causal=causal, scale=scale).out
     except (TypeError, ValueError) as error:
         # The class that torch's own function raises.
         raise RuntimeError(str(error)) from None
-    return out if query.dim() == 4 == q.dim() else out.reshape(*leading(query, key, value, enable_gqa), *out.shape[-2:])
+    if q is not query:
+        out = out.reshape(*leading(query, key, value, enable_gqa), *out.shape[-2:])
+    return out if query.is_contiguous() else laid_out_as(query, out)
+
+
+def laid_out_as(query: Tensor, out: Tensor) -> Tensor:
+    """The same with its axes in the order in which those of query lie in memory: what was a view of [tokens, heads] is
+    one again."""
+    if query.dim() != out.dim():
+        return out
+    strides = query.stride()
+    order = sorted(range(query.dim()), key=lambda axis: (-strides[axis], axis))
+    back = sorted(range(query.dim()), key=order.__getitem__)
+    return out.permute(order).contiguous().permute(back)
 
 
 def refuse(problem: str, hint: str) -> NoReturn:
@@ -94,6 +122,7 @@ def as_usual(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, ena
         and query.dim() == key.dim() == value.dim() == 4
         and query.size(0) == key.size(0) == value.size(0) > 0
         and query.size(1) == key.size(1) == value.size(1) > 0
+        and query.size(3) > 0 < value.size(3)
     )
 
 
