@@ -5,13 +5,15 @@
     bench/python.py shapes --record bench/records/DATE-python.json
     bench/python.py backward --record bench/records/DATE-python-backward.json
     bench/python.py model smollm2 --tokens 4096 --record bench/records/DATE-python-model.json
+    bench/python.py scores smollm2 --tokens 2048 --record bench/records/DATE-python-scores.json
 
 `shapes`: median times of one call over bench/shapes.json: `glasshead bench attention` (Rust),
 glasshead.torch.scaled_dot_product_attention, and torch's own. `backward`: the gradients of q, k and v over the same
 shapes of many queries, and how far they are from autograd through plain attention in float64, of the first key head.
 `model`: one forward pass of a model of transformers with
 its attention as sdpa, as glasshead, and as glasshead reading out entropy, the top 8 and received weight of every head;
-and the peak memory of each. Every figure is of a process of its own; they take turns, and one of them runs at a time.
+and the peak memory of each. `scores`: what readouts add in time where scores are those of the model while it reads this
+project's documentation, layer by layer, beside random ones of the same shape. Every figure is of a process of its own; they take turns, and one of them runs at a time.
 """
 
 import argparse
@@ -106,17 +108,11 @@ def rust(shape, threads):
     return {"ms": json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["median_ms"]}
 
 
-def model_worker(peer, name, tokens, threads):
-    import contextlib
-
+def model_of(name, attention):
+    """A model of transformers, and its folder or file."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    import glasshead.transformers
-
-    torch.set_num_threads(threads)
-    glasshead.set_num_threads(threads)
-    glasshead.transformers.register()
     path = pathlib.Path(
         subprocess.run([str(BINARY), "models", "path", name], check=True, capture_output=True, text=True).stdout.strip()
     )
@@ -125,9 +121,22 @@ def model_worker(peer, name, tokens, threads):
         if path.is_file()
         else {"pretrained_model_name_or_path": path}
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        **where, dtype=torch.float32, attn_implementation=peer.split()[0]
-    ).eval()
+    return AutoModelForCausalLM.from_pretrained(
+        **where, dtype=torch.float32, attn_implementation=attention
+    ).eval(), where
+
+
+def model_worker(peer, name, tokens, threads):
+    import contextlib
+
+    import torch
+
+    import glasshead.transformers
+
+    torch.set_num_threads(threads)
+    glasshead.set_num_threads(threads)
+    glasshead.transformers.register()
+    model, _ = model_of(name, peer.split()[0])
     ids = torch.randint(3, model.config.vocab_size, (1, tokens), generator=torch.Generator().manual_seed(0))
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     reads = peer.endswith("reading")
@@ -144,6 +153,54 @@ def model_worker(peer, name, tokens, threads):
     if reads:
         answer["entropy_of_layer_0"] = seen[0].entropy.mean().item()
     return answer
+
+
+def scores_worker(name, tokens, threads):
+    """Of some layers the added time of each list of readouts, in percent."""
+    import torch
+    from transformers import AttentionInterface, AttentionMaskInterface, AutoTokenizer
+
+    import glasshead.transformers
+    from readouts import lists
+
+    torch.set_num_threads(threads)
+    glasshead.set_num_threads(threads)
+    taken = {}
+
+    def keeping(module, query, key, value, *rest, **options):
+        taken[module.layer_idx] = [x.contiguous() for x in (query, key, value)]
+        return glasshead.transformers.attention_forward(module, query, key, value, *rest, **options)
+
+    AttentionInterface.register("keeping", keeping)
+    AttentionMaskInterface.register("keeping", glasshead.transformers.mask)
+    model, where = model_of(name, "keeping")
+    folder = where.pop("pretrained_model_name_or_path")
+    root = HERE.parent
+    text = "".join(
+        path.read_text() for path in [root / "README.md", root / "ARCHITECTURE.md", root / "docs/recipes.md"]
+    )
+    ids = AutoTokenizer.from_pretrained(folder, **where)(text, return_tensors="pt").input_ids[:, :tokens]
+    if ids.shape[1] < tokens:
+        sys.exit(f"the documentation has {ids.shape[1]} tokens")
+    with torch.inference_mode():
+        model(ids, use_cache=False, logits_to_keep=1)
+    last = max(taken)
+    cases = {f"layer {n}": taken[n] for n in sorted({0, last // 3, 2 * last // 3, last})}
+    cases["random"] = [torch.randn_like(x) for x in taken[0]]
+    found = {}
+    for case, (q, k, v) in cases.items():
+        for dtype in (torch.float32, torch.bfloat16):
+            q, k, v = (x.to(dtype) for x in (q, k, v))
+            row = found.setdefault(f"{case}, {str(dtype).removeprefix('torch.')}", {})
+            for what, read in lists(tokens).items():
+                times = {None: [], read: []}
+                for n in range(30):
+                    for one in (None, read) if n % 2 else (read, None):
+                        start = time.perf_counter()
+                        glasshead.attention(q, k, v, causal=True, read=one)
+                        times[one].append(time.perf_counter() - start)
+                row[what] = 100 * (statistics.median(map(lambda a, b: a / b, times[read], times[None])) - 1)
+    return {"shape": {"q": list(q.shape), "k": list(k.shape)}, "added_percent": found}
 
 
 # ------------------------------------------------------------------ runs
@@ -210,6 +267,13 @@ def model(arguments):
     return {"model": arguments.name, "tokens": arguments.tokens, "read": READ, "rows": rows}
 
 
+def scores(arguments):
+    found = worker("scores", arguments.name, arguments.tokens, arguments.threads)
+    for case, row in found["added_percent"].items():
+        print(f"{case:20}", "   ".join(f"{what.split(',')[0]} {percent:5.1f} %" for what, percent in row.items()))
+    return {"model": arguments.name, "tokens": arguments.tokens} | found
+
+
 def record(arguments, found):
     import torch
     import transformers
@@ -228,7 +292,7 @@ def record(arguments, found):
     arguments.record.write_text(json.dumps(head | found, indent=1) + "\n")
 
 
-WORKERS = {"attention": attention_worker, "backward": backward_worker, "model": model_worker}
+WORKERS = {"attention": attention_worker, "backward": backward_worker, "model": model_worker, "scores": scores_worker}
 
 
 def main():
@@ -244,13 +308,15 @@ def main():
         verb.add_argument("--rounds", type=int, default=1)
         verb.add_argument("--seconds", type=float, default=0.5)
     of_model = verbs.add_parser("model")
-    of_model.add_argument("name")
-    of_model.add_argument("--tokens", type=int, default=4096)
-    for verb in (of_shapes, of_backward, of_model):
+    of_scores = verbs.add_parser("scores")
+    for verb in (of_model, of_scores):
+        verb.add_argument("name")
+        verb.add_argument("--tokens", type=int, default=4096)
+    for verb in (of_shapes, of_backward, of_model, of_scores):
         verb.add_argument("--threads", type=int, default=os.cpu_count())
         verb.add_argument("--record", type=pathlib.Path)
     arguments = parser.parse_args()
-    found = {"shapes": shapes, "backward": backward, "model": model}[arguments.verb](arguments)
+    found = {"shapes": shapes, "backward": backward, "model": model, "scores": scores}[arguments.verb](arguments)
     if arguments.record:
         record(arguments, found)
 

@@ -30,7 +30,7 @@ use super::{
     reading::{End, Kept, Reading, Scored},
     rowwise,
     score::{Closed, Running, Terms},
-    tile::{Scores, exponentiate, mix, raise},
+    tile::{Scores, Sum, exponentiate, mix, raise},
     workspace::{Room, Workspace},
 };
 use crate::{
@@ -187,7 +187,7 @@ impl<T: Element> Panel<'_, '_, T> {
                 let (p, shrink) = match reading.as_mut().filter(|_| READ) {
                     None => {
                         let (base, shrink) = raise(simd, unit, max, &mut running[tile]);
-                        let sum = exponentiate::<S, D>(simd, unit, base, p);
+                        let Sum(sum) = exponentiate::<S, D, _>(simd, unit, base, 0, p, None);
                         for c in 0..COLUMNS {
                             running[tile][c].sum = simd.add(running[tile][c].sum, sum[c]);
                         }

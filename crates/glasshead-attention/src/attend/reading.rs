@@ -6,18 +6,18 @@ use super::{
     prefill::TILES,
     ranges::{MAX_WIDTH, Ranges},
     score::{Closed, Running},
-    tile::{Moments, exponentiate, exponentiate_with_moments, join, raise},
+    tile::{Moments, Sum, exponentiate, join, raise},
     workspace::{Lines, Room},
 };
 use crate::{
     isa::{COLUMNS, Dot, MAX_LANES, Number, Simd, Single},
-    readout::{AtWork, Block, Lane, Needs, Tile, Weights},
+    readout::{AtWork, Block, Lanes, Needs, Tile, Weights},
     softmax::exp2,
 };
 
 /// How many numbers of weights are kept at a time, if they can be fewer. More than the second cache holds: with
 /// fewer tiles, k and v would come from the third cache as often (measured).
-const HELD_WEIGHTS: usize = 1 << 19;
+const HELD_WEIGHTS: usize = 1 << 20;
 /// Tasks per head and sequence where they keep numbers per key.
 const TASKS: usize = 8;
 
@@ -32,6 +32,7 @@ impl Plan {
         let mut needs = Needs::default();
         for readout in readouts {
             let one = readout.needs();
+            needs.lanes |= one.lanes;
             needs.moments |= one.moments;
             needs.weights |= one.weights;
             needs.value_norms |= one.value_norms;
@@ -220,20 +221,22 @@ impl<'a, S: Simd> Kept<'a, S> {
         let one_sided = needs.moments && scored.is_one_sided();
         let mut from = keys.start;
         let mut cut = needs.cuts.partition_point(|cut| *cut <= from);
-        // Where nobody needs the numbers themselves and no span begins within an item, items are made on the way.
+        // Items are made on the way where no span begins within one; the numbers stay beside them where readouts need
+        // them.
         let cuts_of_block = needs.cuts[cut..].iter().take_while(|cut| **cut < keys.end);
-        let made = !needs.weights
-            && one_sided == needs.moments
-            && cuts_of_block.into_iter().all(|cut| (cut - from).is_multiple_of(D::DEPTH));
+        let made = cuts_of_block.into_iter().all(|cut| (cut - from).is_multiple_of(D::DEPTH));
+        let apart = D::DEPTH > 1 && (!made || needs.weights || one_sided != needs.moments);
+        let mut items = apart.then(|| items.get(p.len()));
         while from < keys.end {
             let to = needs.cuts.get(cut).copied().unwrap_or(usize::MAX).min(keys.end);
             cut += 1;
             let row = from - keys.start;
             let part = &mut p[row * width..(to - keys.start) * width];
+            let items = items.as_deref_mut().map(|items| &mut items[row * width..(to - keys.start) * width]);
             let sum = if needs.moments {
-                let moments = match made {
-                    true => exponentiate_with_moments::<S, D>(simd, unit, base, row, part),
-                    false => exponentiate_with_moments::<S, Single>(simd, unit, base, row, part),
+                let moments: Moments<_> = match made {
+                    true => exponentiate::<S, D, _>(simd, unit, base, row, part, items),
+                    false => exponentiate::<S, Single, _>(simd, unit, base, row, part, None),
                 };
                 for c in 0..COLUMNS {
                     self.exponents[c] = simd.add(self.exponents[c], moments.exponents[c]);
@@ -242,10 +245,11 @@ impl<'a, S: Simd> Kept<'a, S> {
                 }
                 moments.sum
             } else {
-                match made {
-                    true => exponentiate::<S, D>(simd, unit, base, part),
-                    false => exponentiate::<S, Single>(simd, unit, base, part),
-                }
+                let Sum(sum) = match made {
+                    true => exponentiate::<S, D, _>(simd, unit, base, row, part, items),
+                    false => exponentiate::<S, Single, _>(simd, unit, base, row, part, None),
+                };
+                sum
             };
             let at = self.sums.len();
             self.sums.resize(at + width, S::N::default());
@@ -258,11 +262,10 @@ impl<'a, S: Simd> Kept<'a, S> {
             self.spans.push(from..to);
             from = to;
         }
-        if D::DEPTH == 1 || made {
-            return (p, shrink);
+        let Some(items) = items else { return (p, shrink) };
+        if !made {
+            join::<S, D>(simd, p, items);
         }
-        let items = items.get(p.len());
-        join::<S, D>(simd, p, items);
         (items, shrink)
     }
 
@@ -272,7 +275,7 @@ impl<'a, S: Simd> Kept<'a, S> {
     pub(super) fn finish(
         &mut self,
         simd: S,
-        Reading { readouts, value_norms, .. }: &mut Reading,
+        Reading { plan, readouts, value_norms }: &mut Reading,
         end: &End<S>,
         weights: &mut [S::N],
         mut row: impl FnMut(usize, &mut [AtWork]),
@@ -280,27 +283,12 @@ impl<'a, S: Simd> Kept<'a, S> {
         let width = COLUMNS * S::LANES;
         let zero = simd.constant(0.0);
         let (mut top, mut share) = ([zero; COLUMNS], [zero; COLUMNS]);
-        let mut lanes = [Lane::default(); MAX_WIDTH];
+        let mut lanes = Lanes::default();
         for c in 0..COLUMNS {
-            let Running { max, sum } = end.running[c];
-            let Closed { top: largest, grow, sink, total } = end.running[c].close(simd, end.sink);
-            (top[c], share[c]) = (largest, simd.div(simd.constant(1.0), total));
-            let mut numbers = [[S::N::default(); MAX_LANES]; 8];
-            let vectors = [max, top[c], sum, grow, sink, total, self.exponents[c], self.distance[c]];
-            for (numbers, x) in numbers.iter_mut().zip(vectors) {
-                simd.store(x, numbers);
-            }
-            for (i, lane) in lanes[c * S::LANES..(c + 1) * S::LANES].iter_mut().enumerate() {
-                let [max, top, sum, grow, sink, total, exponents, distance] =
-                    std::array::from_fn(|n| numbers[n][i].to_f64());
-                let log = total.log2();
-                lane.lse = (top + log) * std::f64::consts::LN_2;
-                lane.sink_weight = sink / total;
-                lane.max_weight = grow / total;
-                lane.distance = distance * grow / total;
-                let logs = exponents + sum * (max - top - log);
-                // Rounding may leave a certain row a hair below 0.
-                lane.entropy = (-std::f64::consts::LN_2 * logs * grow / total).max(0.0);
+            let closed = end.running[c].close(simd, end.sink);
+            (top[c], share[c]) = (closed.top, simd.div(simd.constant(1.0), closed.total));
+            if plan.needs.lanes {
+                self.take_lanes(simd, c, &end.running[c], &closed, &mut lanes);
             }
         }
         for (sums, bases) in self.sums.chunks_exact_mut(width).zip(self.bases.chunks_exact_mut(width)) {
@@ -339,17 +327,52 @@ impl<'a, S: Simd> Kept<'a, S> {
             (own, room) = room.split_at_mut(readout.room() * width);
             readout.finish_tile(simd, &tile, own);
         }
-        for lane in 0..count {
+        let mut lane = 0;
+        while lane < count {
             if !end.vouched[lane] {
                 row(lane, readouts);
+                lane += 1;
                 continue;
             }
+            let vouched = end.vouched[lane..count].iter().take_while(|vouched| **vouched).count();
             let mut room = &*self.room;
             for readout in readouts.iter_mut() {
                 let own;
                 (own, room) = room.split_at(readout.room() * width);
-                readout.lane(&tile, lane, own);
+                readout.see_lanes(&tile, lane..lane + vouched, own);
             }
+            lane += vouched;
+        }
+    }
+
+    /// The numbers of the queries in column `c`.
+    #[inline(always)]
+    fn take_lanes(
+        &self,
+        simd: S,
+        c: usize,
+        running: &Running<S::F>,
+        closed: &Closed<S::F>,
+        lanes: &mut Lanes,
+    ) {
+        let Running { max, sum } = *running;
+        let Closed { top, grow, sink, total } = *closed;
+        let mut numbers = [[S::N::default(); MAX_LANES]; 8];
+        let vectors = [max, top, sum, grow, sink, total, self.exponents[c], self.distance[c]];
+        for (numbers, x) in numbers.iter_mut().zip(vectors) {
+            simd.store(x, numbers);
+        }
+        for lane in c * S::LANES..(c + 1) * S::LANES {
+            let [max, top, sum, grow, sink, total, exponents, distance] =
+                std::array::from_fn(|n| numbers[n][lane % S::LANES].to_f64());
+            let log = total.log2();
+            lanes.lse[lane] = (top + log) * std::f64::consts::LN_2;
+            lanes.sink_weight[lane] = sink / total;
+            lanes.max_weight[lane] = grow / total;
+            lanes.distance[lane] = distance * grow / total;
+            let logs = exponents + sum * (max - top - log);
+            // Rounding may leave a certain row a hair below 0.
+            lanes.entropy[lane] = (-std::f64::consts::LN_2 * logs * grow / total).max(0.0);
         }
     }
 }

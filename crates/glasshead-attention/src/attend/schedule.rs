@@ -90,17 +90,8 @@ pub(crate) fn run<T: Element>(
     let heads = problem.batch * problem.heads;
     let mut by_row: Vec<_> = (0..heads).map(|_| readouts.by_row()).collect();
     rowwise::read(problem, &mut by_row);
-    let alone = || readouts.fused().into_iter().map(|readout| vec![readout]);
-    let mut fused: Vec<Vec<Vec<_>>> = (0..heads).map(|_| alone().collect()).collect();
-    let mut parts = attend(problem, isa, &readouts, out);
-    parts.sort_by_key(|(head, first, _)| (*head, *first));
-    for (head, _, seen) in parts {
-        for (groups, later) in fused[head].iter_mut().zip(seen) {
-            let behind = groups.last_mut().and_then(|last| last.absorb(later));
-            groups.extend(behind);
-        }
-    }
-    readouts.finish(by_row, fused)
+    let parts = attend(problem, isa, &readouts, out);
+    readouts.finish(by_row, parts)
 }
 
 /// Computes the output and what was read out: of which head, from which query on.

@@ -160,45 +160,32 @@ pub(super) fn raise<S: Simd>(
     (base, shrink)
 }
 
-/// Turns scores `p [keys, queries]` into items of 2^(score · unit − base), each where its first key was; their
-/// sums.
-#[inline(always)]
-pub(super) fn exponentiate<S: Simd, D: Dot<S>>(
-    simd: S,
-    unit: S::N,
-    base: [S::F; COLUMNS],
-    p: &mut [S::N],
-) -> [S::F; COLUMNS] {
-    let width = COLUMNS * S::LANES;
-    let unit = simd.splat(unit);
-    let zero = simd.constant(0.0);
-    let base = [simd.sub(zero, base[0]), simd.sub(zero, base[1])];
-    let mut sum = [zero; COLUMNS];
-    let mut items = p.chunks_exact_mut(D::DEPTH * width);
-    for item in &mut items {
-        let (first, second) = item.split_at_mut(width);
-        for c in 0..COLUMNS {
-            let first = &mut first[c * S::LANES..][..S::LANES];
-            let e = exp2(simd, simd.mul_add_once(simd.load(first), unit, base[c]));
-            sum[c] = simd.add(sum[c], e);
-            let mut next = zero;
-            if D::DEPTH == 2 {
-                next = exp2(simd, simd.mul_add_once(simd.load(&second[c * S::LANES..]), unit, base[c]));
-                sum[c] = simd.add(sum[c], next);
-            }
-            simd.store(D::join(simd, e, next), first);
-        }
-    }
-    // The last key of an odd number has no second.
-    for (c, p) in items.into_remainder().chunks_exact_mut(S::LANES).enumerate() {
-        let e = exp2(simd, simd.mul_add_once(simd.load(p), unit, base[c]));
-        sum[c] = simd.add(sum[c], e);
-        simd.store(D::join(simd, e, zero), p);
-    }
-    sum
+/// What is summed over the keys of a tile while exponentials are taken.
+pub(super) trait Sums<S: Simd>: Copy {
+    /// Of no key.
+    fn none(simd: S) -> Self;
+    /// Takes in the exponents x of a row, of the queries in column `c`: 2^x.
+    fn take(&mut self, simd: S, c: usize, row: S::F, x: S::F) -> S::F;
 }
 
-/// Sums over some keys of a tile.
+/// Σ 2^x
+#[derive(Clone, Copy)]
+pub(super) struct Sum<F>(pub(super) [F; COLUMNS]);
+
+impl<S: Simd> Sums<S> for Sum<S::F> {
+    #[inline(always)]
+    fn none(simd: S) -> Self {
+        Self([simd.constant(0.0); COLUMNS])
+    }
+    #[inline(always)]
+    fn take(&mut self, simd: S, c: usize, _: S::F, x: S::F) -> S::F {
+        let e = exp2(simd, x);
+        self.0[c] = simd.add(self.0[c], e);
+        e
+    }
+}
+
+/// More sums.
 #[derive(Clone, Copy)]
 pub(super) struct Moments<F> {
     /// Σ 2^x
@@ -209,10 +196,14 @@ pub(super) struct Moments<F> {
     pub(super) rows: [F; COLUMNS],
 }
 
-impl<F: Copy> Moments<F> {
-    /// Takes in a row's exponents x of the queries in column `c`: 2^x.
+impl<S: Simd> Sums<S> for Moments<S::F> {
     #[inline(always)]
-    fn add<S: Simd<F = F>>(&mut self, simd: S, c: usize, row: F, x: F) -> F {
+    fn none(simd: S) -> Self {
+        let zero = [simd.constant(0.0); COLUMNS];
+        Self { sum: zero, exponents: zero, rows: zero }
+    }
+    #[inline(always)]
+    fn take(&mut self, simd: S, c: usize, row: S::F, x: S::F) -> S::F {
         // A hidden key has the exponent −∞, and 0 · −∞ would be NaN. NaN itself passes through this max.
         let x = simd.max(simd.constant(-1100.0), x);
         let e = exp2(simd, x);
@@ -223,42 +214,70 @@ impl<F: Copy> Moments<F> {
     }
 }
 
-/// As [`exponentiate`], with more sums; rows are counted from `row` on.
+/// Turns scores `p [keys, queries]` into items of 2^(score · unit − base), each where its first key was; their
+/// sums, with rows counted from `row` on. Where there is room for `items` they go there, and `p` becomes the numbers.
 #[inline(always)]
-pub(super) fn exponentiate_with_moments<S: Simd, D: Dot<S>>(
+pub(super) fn exponentiate<S: Simd, D: Dot<S>, T: Sums<S>>(
     simd: S,
     unit: S::N,
     base: [S::F; COLUMNS],
     row: usize,
     p: &mut [S::N],
-) -> Moments<S::F> {
+    mut items: Option<&mut [S::N]>,
+) -> T {
     let width = COLUMNS * S::LANES;
-    let unit = simd.splat(unit);
     let zero = simd.constant(0.0);
     let base = [simd.sub(zero, base[0]), simd.sub(zero, base[1])];
-    let mut moments = Moments { sum: [zero; COLUMNS], exponents: [zero; COLUMNS], rows: [zero; COLUMNS] };
+    let unit = simd.splat(unit);
+    let mut sums = T::none(simd);
     let (mut row, step) = (simd.constant(row as f64), simd.constant(1.0));
-    let mut items = p.chunks_exact_mut(D::DEPTH * width);
-    for item in &mut items {
-        let (first, second) = item.split_at_mut(width);
+    let whole = p.len() - p.len() % (D::DEPTH * width);
+    let mut pairs = p.chunks_exact_mut(D::DEPTH * width);
+    for (n, pair) in (&mut pairs).enumerate() {
+        let (first, second) = pair.split_at_mut(width);
+        let items = items.as_deref_mut().map(|items| &mut items[n * D::DEPTH * width..]);
         let after = simd.add(row, step);
-        for c in 0..COLUMNS {
-            let first = &mut first[c * S::LANES..][..S::LANES];
-            let e = moments.add(simd, c, row, simd.mul_add_once(simd.load(first), unit, base[c]));
-            let mut next = zero;
-            if D::DEPTH == 2 {
-                let x = simd.mul_add_once(simd.load(&second[c * S::LANES..]), unit, base[c]);
-                next = moments.add(simd, c, after, x);
-            }
-            simd.store(D::join(simd, e, next), first);
-        }
+        to_item::<S, D, T>(simd, unit, base, [row, after], &mut sums, [first, second], items);
         row = if D::DEPTH == 2 { simd.add(after, step) } else { after };
     }
-    for (c, p) in items.into_remainder().chunks_exact_mut(S::LANES).enumerate() {
-        let e = moments.add(simd, c, row, simd.mul_add_once(simd.load(p), unit, base[c]));
-        simd.store(D::join(simd, e, zero), p);
+    // The last key of an odd number has no second.
+    let last = pairs.into_remainder();
+    if !last.is_empty() {
+        let items = items.map(|items| &mut items[whole..]);
+        to_item::<S, D, T>(simd, unit, base, [row; 2], &mut sums, [last, &mut []], items);
     }
-    moments
+    sums
+}
+
+/// [`exponentiate`] of one item.
+#[inline(always)]
+fn to_item<S: Simd, D: Dot<S>, T: Sums<S>>(
+    simd: S,
+    unit: S::F,
+    base: [S::F; COLUMNS],
+    rows: [S::F; 2],
+    sums: &mut T,
+    [first, second]: [&mut [S::N]; 2],
+    mut item: Option<&mut [S::N]>,
+) {
+    for (c, base) in base.into_iter().enumerate() {
+        let at = c * S::LANES;
+        let e = sums.take(simd, c, rows[0], simd.mul_add_once(simd.load(&first[at..]), unit, base));
+        let mut next = simd.constant(0.0);
+        if !second.is_empty() {
+            next = sums.take(simd, c, rows[1], simd.mul_add_once(simd.load(&second[at..]), unit, base));
+        }
+        let joined = D::join(simd, e, next);
+        let Some(item) = item.as_deref_mut() else {
+            simd.store(joined, &mut first[at..]);
+            continue;
+        };
+        simd.store(joined, &mut item[at..]);
+        simd.store(e, &mut first[at..]);
+        if !second.is_empty() {
+            simd.store(next, &mut second[at..]);
+        }
+    }
 }
 
 /// Turns numbers `p [keys, queries]` into items, as [`exponentiate`] leaves them.

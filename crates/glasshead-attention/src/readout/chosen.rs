@@ -163,8 +163,8 @@ impl Fuse for ChosenHead {
         }
     }
 
-    fn lane<S: Simd>(&mut self, _: &Tile<S>, lane: usize, room: &[S::N]) {
-        self.values.push(room[lane].to_f64() as f32);
+    fn see_lanes<S: Simd>(&mut self, _: &Tile<S>, lanes: Range<usize>, room: &[S::N]) {
+        self.values.extend(room[lanes].iter().map(|x| x.to_f64() as f32));
     }
 
     fn expect(&mut self, queries: usize) {

@@ -46,6 +46,6 @@ fn head() -> PerQuery {
             let distances = row.keys.iter().map(|&key| row.position.abs_diff(key as i64) as f64);
             row.weights.iter().zip(distances).map(|(p, distance)| p * distance).sum()
         },
-        |lane| lane.distance,
+        |lanes| &lanes.distance,
     )
 }

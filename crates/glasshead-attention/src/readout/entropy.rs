@@ -53,6 +53,6 @@ fn head() -> PerQuery {
     // p ln p → 0 as p → 0; adding 0 turns −0 into 0.
     PerQuery::of_moments(
         |row| -row.weights.iter().map(|&p| if p == 0.0 { 0.0 } else { p * p.ln() }).sum::<f64>() + 0.0,
-        |lane| lane.entropy,
+        |lanes| &lanes.entropy,
     )
 }

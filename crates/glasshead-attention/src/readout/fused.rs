@@ -7,13 +7,15 @@ use std::ops::Range;
 
 use super::Head;
 use crate::{
-    isa::{COLUMNS, Simd},
+    isa::{COLUMNS, MAX_LANES, Simd},
     softmax::exp2,
 };
 
 /// What a readout needs the pass to keep.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Needs {
+    /// [`Lanes`]; entropy and distance are right with `moments` alone.
+    pub(crate) lanes: bool,
     /// Σ weight · exponent and Σ weight · distance of every query.
     pub(crate) moments: bool,
     /// Every weight of a tile, until the tile is finished.
@@ -50,10 +52,10 @@ pub(crate) trait Fuse: Head {
     fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, room: &mut [S::N]) {
         let _ = (simd, tile, room);
     }
-    /// One query of a finished tile; queries come in ascending order, and those that the pass can't vouch for
-    /// come through [`Head::see`] instead.
-    fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, room: &[S::N]) {
-        let _ = (tile, lane, room);
+    /// Some queries of a finished tile, one after the other; queries come in ascending order, and those that the pass
+    /// can't vouch for come through [`Head::see`] instead.
+    fn see_lanes<S: Simd>(&mut self, tile: &Tile<S>, lanes: Range<usize>, room: &[S::N]) {
+        let _ = (tile, lanes, room);
     }
     /// Takes in the same readout of the queries that follow; or gives it back, where its numbers simply come after
     /// those of this one.
@@ -92,7 +94,7 @@ pub(crate) struct Tile<'a, S: Simd> {
     pub(crate) unit: S::N,
     pub(crate) top: [S::F; COLUMNS],
     pub(crate) share: [S::F; COLUMNS],
-    pub(crate) lanes: &'a [Lane],
+    pub(crate) lanes: &'a Lanes,
     /// Keys between two cuts or block borders.
     pub(crate) spans: &'a [Range<usize>],
     /// Weight of each span, `[spans, queries]`; 0 for queries that the pass can't vouch for.
@@ -127,17 +129,17 @@ impl<S: Simd> Tile<'_, S> {
     }
 }
 
-/// One query of a finished tile.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lane {
+/// A number of each query of a finished tile.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lanes {
     /// ln Σ exp(score), the sink counted.
-    pub(crate) lse: f64,
+    pub(crate) lse: [f64; COLUMNS * MAX_LANES],
     /// −Σ p ln p over the keys.
-    pub(crate) entropy: f64,
+    pub(crate) entropy: [f64; COLUMNS * MAX_LANES],
     /// The largest weight on a key.
-    pub(crate) max_weight: f64,
+    pub(crate) max_weight: [f64; COLUMNS * MAX_LANES],
     /// Σ p · |distance|.
-    pub(crate) distance: f64,
+    pub(crate) distance: [f64; COLUMNS * MAX_LANES],
     /// The share of the sink.
-    pub(crate) sink_weight: f64,
+    pub(crate) sink_weight: [f64; COLUMNS * MAX_LANES],
 }

@@ -40,5 +40,5 @@ impl Readout for Lse {
 }
 
 fn head() -> PerQuery {
-    PerQuery::new(|row| row.lse, |lane| lane.lse)
+    PerQuery::new(|row| row.lse, |lanes| &lanes.lse)
 }

@@ -50,6 +50,6 @@ fn head() -> PerQuery {
     // Unlike f64::max, this keeps a NaN.
     PerQuery::new(
         |row| row.weights.iter().fold(0.0, |max, &p| if max > p { max } else { p }),
-        |lane| lane.max_weight,
+        |lanes| &lanes.max_weight,
     )
 }

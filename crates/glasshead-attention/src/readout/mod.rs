@@ -23,9 +23,9 @@ use std::{fmt::Debug, ops::Range, sync::Arc};
 
 pub use merge::{Part, Parts, merge, shares};
 
-pub(crate) use fused::{Block, Fuse, Lane, Needs, Tile, Weights};
+pub(crate) use fused::{Block, Fuse, Lanes, Needs, Tile, Weights};
 
-use crate::{AttentionError, isa::Simd, reference::Row};
+use crate::{AttentionError, isa::Simd, reference::Row, threads};
 
 /// The readouts that a list can name, in the order in which `all` gives them: the name, what a list may
 /// say after it, and how that is read.
@@ -90,6 +90,15 @@ pub enum Values {
     F32(Vec<f32>),
     /// Indices of keys, −1 for none.
     I64(Vec<i64>),
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::I64(values) => values.len(),
+        }
+    }
 }
 
 impl Array {
@@ -209,8 +218,8 @@ macro_rules! at_work {
                 match self { $(Self::$kind(head) => head.finish_tile(simd, tile, room)),* }
             }
             #[inline(always)]
-            pub(crate) fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, room: &[S::N]) {
-                match self { $(Self::$kind(head) => head.lane(tile, lane, room)),* }
+            pub(crate) fn see_lanes<S: Simd>(&mut self, tile: &Tile<S>, lanes: Range<usize>, room: &[S::N]) {
+                match self { $(Self::$kind(head) => head.see_lanes(tile, lanes, room)),* }
             }
             pub(crate) fn see(&mut self, row: &Row) {
                 match self { $(Self::$kind(head) => head.see(row)),* }
@@ -382,49 +391,127 @@ impl Readouts {
         self.items.iter().filter_map(|readout| readout.fuse(&self.shape)).map(|fused| fused.0).collect()
     }
 
-    /// Puts the heads, in the order `[batch, heads]`, side by side: what was read by row and what was fused, of one
-    /// group of queries after the other.
-    pub(crate) fn finish(&self, by_row: Vec<Vec<Box<dyn Head>>>, fused: Vec<Vec<Vec<AtWork>>>) -> Vec<Array> {
-        let Shape { batch, heads: head_count, .. } = self.shape;
-        let mut arrays: Vec<Array> = Vec::new();
-        let mut first = Vec::new();
-        for readout in &self.items {
-            first.push(arrays.len());
-            arrays.extend(readout.arrays(&self.shape).into_iter().map(|mut array| {
-                array.shape.splice(0..0, [batch, head_count]);
-                array
-            }));
+    /// Puts the heads, in the order `[batch, heads]`, side by side: what was read by row, and what was fused, in parts
+    /// that say their head and their first query.
+    pub(crate) fn finish(
+        &self,
+        by_row: Vec<Vec<Box<dyn Head>>>,
+        parts: Vec<(usize, usize, Vec<AtWork>)>,
+    ) -> Vec<Array> {
+        let mut heads: Vec<_> = by_row.into_iter().map(HeadParts::new).collect();
+        for (head, first, seen) in parts {
+            heads[head].parts.push((first, seen));
         }
-        for (by_row, fused) in by_row.into_iter().zip(fused) {
-            let (mut by_row, mut fused) = (by_row.into_iter(), fused.into_iter());
-            for (readout, first) in self.items.iter().zip(&first) {
-                let groups = match readout.fuse(&self.shape) {
-                    Some(_) => fused.next().into_iter().flatten().map(AtWork::finish).collect(),
-                    None => by_row.next().map(Head::finish).into_iter().collect::<Vec<_>>(),
-                };
-                for group in groups {
-                    for (array, values) in arrays[*first..].iter_mut().zip(group) {
-                        let count = array.shape.iter().product();
-                        match (&mut array.values, values) {
-                            (Values::F32(all), Values::F32(more)) => append(all, more, count),
-                            (Values::I64(all), Values::I64(more)) => append(all, more, count),
-                            (_, _) => unreachable!("{} gives another type than it announced", array.name),
-                        }
-                    }
-                }
-            }
+        let mut arrays: Vec<Array> =
+            self.items.iter().flat_map(|readout| readout.arrays(&self.shape)).collect();
+        let per_head: usize = arrays.iter().map(|array| array.shape.iter().product::<usize>()).sum();
+        let spread = heads.len().saturating_mul(per_head) > WORTH_A_THREAD;
+        threads::for_each(&mut heads, spread, |head| head.finish(self));
+
+        let mut values: Vec<Vec<Values>> = arrays.iter().map(|_| Vec::new()).collect();
+        for head in heads {
+            head.done.into_iter().for_each(|(array, more)| values[array].push(more));
         }
+        let mut copies = Vec::new();
+        for (array, values) in arrays.iter_mut().zip(values) {
+            array.shape.splice(0..0, [self.shape.batch, self.shape.heads]);
+            side_by_side(array, values, &mut copies);
+        }
+        threads::for_each(&mut copies, spread, Copy::copy);
         arrays
     }
 }
 
-/// Puts `more` behind `all`, which will be `count` in the end.
-fn append<V>(all: &mut Vec<V>, mut more: Vec<V>, count: usize) {
-    if more.len() == count {
-        *all = more;
-    } else {
-        all.reserve_exact(count - all.len().min(count));
-        all.append(&mut more);
+/// From so many numbers on, putting them together is shared out.
+const WORTH_A_THREAD: usize = 1 << 16;
+
+/// What was read out of one head.
+struct HeadParts {
+    by_row: Vec<Box<dyn Head>>,
+    /// From which query on, and one of every fused readout.
+    parts: Vec<(usize, Vec<AtWork>)>,
+    /// Of which array, in ascending order of queries.
+    done: Vec<(usize, Values)>,
+}
+
+impl HeadParts {
+    fn new(by_row: Vec<Box<dyn Head>>) -> Self {
+        Self { by_row, parts: Vec::new(), done: Vec::new() }
+    }
+
+    /// Takes parts together where they add up.
+    fn finish(&mut self, readouts: &Readouts) {
+        let mut groups: Vec<Vec<AtWork>> = readouts.fused().into_iter().map(|none| vec![none]).collect();
+        self.parts.sort_by_key(|(first, _)| *first);
+        for (_, seen) in self.parts.drain(..) {
+            for (group, later) in groups.iter_mut().zip(seen) {
+                let behind = group.last_mut().and_then(|last| last.absorb(later));
+                group.extend(behind);
+            }
+        }
+        let (mut by_row, mut groups) = (self.by_row.drain(..), groups.into_iter());
+        let mut first = 0;
+        for readout in &readouts.items {
+            let count = readout.arrays(&readouts.shape).len();
+            let parts: Vec<Vec<Values>> = match readout.fuse(&readouts.shape) {
+                Some(_) => groups.next().into_iter().flatten().map(AtWork::finish).collect(),
+                None => by_row.next().map(Head::finish).into_iter().collect(),
+            };
+            self.done.extend(parts.into_iter().flat_map(|values| (first..first + count).zip(values)));
+            first += count;
+        }
+    }
+}
+
+/// Numbers on the way to their final place.
+enum Copy<'a> {
+    F32(&'a mut [f32], Vec<f32>),
+    I64(&'a mut [i64], Vec<i64>),
+}
+
+impl Copy<'_> {
+    fn copy(&mut self) {
+        match self {
+            Self::F32(to, from) => to.copy_from_slice(&std::mem::take(from)),
+            Self::I64(to, from) => to.copy_from_slice(&std::mem::take(from)),
+        }
+    }
+}
+
+/// Makes room in an array of known shape and lists what is to be copied there; what is all of it already is moved.
+fn side_by_side<'a>(array: &'a mut Array, mut parts: Vec<Values>, copies: &mut Vec<Copy<'a>>) {
+    let count: usize = array.shape.iter().product();
+    let announced = std::mem::discriminant(&array.values);
+    assert!(
+        parts.iter().all(|part| std::mem::discriminant(part) == announced)
+            && parts.iter().map(Values::len).sum::<usize>() == count,
+        "{} gives numbers of the type and shape that it announced",
+        array.name
+    );
+    parts.retain(|part| part.len() > 0);
+    if parts.len() == 1 {
+        array.values = parts.remove(0);
+        return;
+    }
+    match &mut array.values {
+        Values::F32(room) => {
+            *room = vec![0.0; count];
+            let mut room = &mut room[..];
+            for part in parts {
+                if let (Some(to), Values::F32(from)) = (room.split_off_mut(..part.len()), part) {
+                    copies.push(Copy::F32(to, from));
+                }
+            }
+        }
+        Values::I64(room) => {
+            *room = vec![0; count];
+            let mut room = &mut room[..];
+            for part in parts {
+                if let (Some(to), Values::I64(from)) = (room.split_off_mut(..part.len()), part) {
+                    copies.push(Copy::I64(to, from));
+                }
+            }
+        }
     }
 }
 
@@ -432,18 +519,18 @@ fn append<V>(all: &mut Vec<V>, mut more: Vec<V>, count: usize) {
 pub(crate) struct PerQuery {
     values: Vec<f32>,
     of: fn(&Row) -> f64,
-    of_lane: fn(&Lane) -> f64,
+    of_lanes: fn(&Lanes) -> &[f64],
     moments: bool,
 }
 
 impl PerQuery {
-    fn new(of: fn(&Row) -> f64, of_lane: fn(&Lane) -> f64) -> Self {
-        Self { values: Vec::new(), of, of_lane, moments: false }
+    fn new(of: fn(&Row) -> f64, of_lanes: fn(&Lanes) -> &[f64]) -> Self {
+        Self { values: Vec::new(), of, of_lanes, moments: false }
     }
 
     /// The same, of what has to be summed beside the weights.
-    fn of_moments(of: fn(&Row) -> f64, of_lane: fn(&Lane) -> f64) -> Self {
-        Self { moments: true, ..Self::new(of, of_lane) }
+    fn of_moments(of: fn(&Row) -> f64, of_lanes: fn(&Lanes) -> &[f64]) -> Self {
+        Self { moments: true, ..Self::new(of, of_lanes) }
     }
 }
 
@@ -459,11 +546,11 @@ impl Head for PerQuery {
 
 impl Fuse for PerQuery {
     fn needs(&self) -> Needs {
-        Needs { moments: self.moments, ..Needs::default() }
+        Needs { lanes: true, moments: self.moments, ..Needs::default() }
     }
 
-    fn lane<S: Simd>(&mut self, tile: &Tile<S>, lane: usize, _: &[S::N]) {
-        self.values.push((self.of_lane)(&tile.lanes[lane]) as f32);
+    fn see_lanes<S: Simd>(&mut self, tile: &Tile<S>, lanes: Range<usize>, _: &[S::N]) {
+        self.values.extend((self.of_lanes)(tile.lanes)[lanes].iter().map(|x| *x as f32));
     }
 
     fn expect(&mut self, queries: usize) {

@@ -116,9 +116,11 @@ impl Fuse for SegmentsHead {
         }
     }
 
-    fn lane<S: Simd>(&mut self, _: &Tile<S>, lane: usize, room: &[S::N]) {
-        let sum = |segment: usize| room[segment * COLUMNS * S::LANES + lane].to_f64() as f32;
-        self.sums.extend((0..self.ends.len()).map(sum));
+    fn see_lanes<S: Simd>(&mut self, _: &Tile<S>, lanes: Range<usize>, room: &[S::N]) {
+        for lane in lanes {
+            let sums = room.chunks_exact(COLUMNS * S::LANES).map(|sums| sums[lane].to_f64() as f32);
+            self.sums.extend(sums);
+        }
     }
 
     fn expect(&mut self, queries: usize) {

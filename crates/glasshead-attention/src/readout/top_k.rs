@@ -1,6 +1,6 @@
 //! `top_index`, `top_weight [batch, heads, queries, K]`: the K heaviest keys of every query.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, ops::Range, sync::Arc};
 
 use super::{
     Argument, Array, AtWork, Block, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values,
@@ -201,11 +201,14 @@ impl Fuse for TopKHead {
         }
     }
 
-    fn lane<S: Simd>(&mut self, _: &Tile<S>, lane: usize, room: &[S::N]) {
+    fn see_lanes<S: Simd>(&mut self, _: &Tile<S>, lanes: Range<usize>, room: &[S::N]) {
+        let width = COLUMNS * S::LANES;
         let (weights, keys) = room.split_at(room.len() / 2);
-        let place = |place: usize| place * COLUMNS * S::LANES + lane;
-        self.index.extend((0..self.k).map(|n| keys[place(n)].to_f64() as i64));
-        self.weight.extend((0..self.k).map(|n| weights[place(n)].to_f64() as f32));
+        for lane in lanes {
+            self.index.extend(keys.chunks_exact(width).take(self.k).map(|keys| keys[lane].to_f64() as i64));
+            let weights = weights.chunks_exact(width).take(self.k);
+            self.weight.extend(weights.map(|weights| weights[lane].to_f64() as f32));
+        }
     }
 
     fn expect(&mut self, queries: usize) {
