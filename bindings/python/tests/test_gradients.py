@@ -171,6 +171,21 @@ def test_of_a_mask_in_float64():
     torch.testing.assert_close(of_mask(ours), of_mask(theirs), rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("options", [{}, {"is_causal": True, "scale": 0.3}])
+def test_several_at_a_time(options):
+    q, k, v, mask = (x.requires_grad_() for x in make(*[(2, 3, 9, 8)] * 3, (9, 9), dtype=torch.float64))
+    (grad_out,) = make((4, 2, 3, 9, 8), dtype=torch.float64, seed=1)
+    inputs = [q, k, v] if options else [q, k, v, mask]
+    run = lambda function: function(q, k, v, None if options else mask, **options)  # noqa: E731
+    together = torch.autograd.grad(run(ours), inputs, grad_out, is_grads_batched=True)
+    for n in range(4):
+        for found, one in zip(together, torch.autograd.grad(run(ours), inputs, grad_out[n]), strict=True):
+            assert torch.equal(found[n], one)
+    with pytest.raises(RuntimeError, match="detach"):
+        seen = glasshead.attention(q, k, v, softcap=3.0)
+        torch.autograd.grad(seen.out, q, grad_out, is_grads_batched=True)
+
+
 SECOND = {
     "hessian": lambda q, k, v: torch.autograd.functional.hessian(lambda q: (ours(q, k, v) ** 2).sum(), q),
     "hvp": lambda q, k, v: torch.autograd.functional.hvp(lambda q: (ours(q, k, v) ** 2).sum(), q, q),

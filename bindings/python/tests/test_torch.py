@@ -89,6 +89,7 @@ def test_no_keys_give_zeros():
         (2, 1, 1, 30),
         (1, 3, 20, 1),
         (2, 3, 20, 30),
+        (),
     ],
 )
 @pytest.mark.parametrize("kind", ["bool", "own", "float32"])
@@ -166,6 +167,8 @@ def test_the_output_lies_as_query_does(order):
     out = ours(q, k, v)
     assert out.stride() == q.stride()
     torch.testing.assert_close(out, ours(q.contiguous(), k, v), rtol=0, atol=0)
+    once = ours(q[:1, :1].expand_as(q), k, v)
+    assert once.is_contiguous()
     # What models do next, without a copy.
     tokens_first = make((2, 5, 3, 8))[0].transpose(1, 2)
     assert ours(tokens_first, k, v).transpose(1, 2).view(2, 5, 24).is_contiguous()

@@ -56,8 +56,15 @@ class AttentionFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, sinks, mask, out, lse = ctx.saved_tensors
+        of_mask = ctx.needs_input_grad[4]
+        if is_batched(grad_out) and (asked := as_operator(ctx.asked)):
+            # is_grads_batched=True gives several gradients at a time, which operators are taken apart for.
+            from ._operators import attention_backward
+
+            *of_qkv, gm = attention_backward(q, k, v, mask, out, lse, grad_out.to(out.dtype), *asked, of_mask)
+            return *of_qkv, None, gm if of_mask else None, None, None, None
         with torch.no_grad():
-            found = gradients(q, k, v, sinks, mask, ctx.asked, out, lse, grad_out, ctx.needs_input_grad[4])
+            found = gradients(q, k, v, sinks, mask, ctx.asked, out, lse, grad_out, of_mask)
         if torch.is_grad_enabled():
             # Asked for with create_graph=True: nobody shall take them for constants.
             known = [n for n, x in enumerate(found) if x is not None]
@@ -65,6 +72,22 @@ class AttentionFunction(torch.autograd.Function):
             for n, x in zip(known, once, strict=True):
                 found[n] = x
         return *found, None, None, None
+
+
+def is_batched(x: Tensor) -> bool:
+    """Whether it stands for several tensors, in one of the two ways that torch has."""
+    return "Batched" in str(torch._C._dispatch_keys(x))
+
+
+def as_operator(asked: Options) -> tuple[str, float | None] | None:
+    """Causal form and scale, where there are no other options than operators have."""
+    causal = asked["causal"]
+    known = ("mask", "causal", "scale", "softcap")
+    if asked["softcap"] or any(value is not None for name, value in asked.items() if name not in known):
+        return None
+    if causal and not isinstance(causal, str):
+        return None
+    return causal or "", asked["scale"]
 
 
 def gradients(

@@ -153,3 +153,12 @@ def four(mask: Tensor | None, batch: int, dim: int | None) -> Tensor | None:
     mask = mask.movedim(dim, 0)
     mask = mask[(slice(None), *(None,) * (5 - mask.dim()))]
     return mask.expand(-1, batch, *mask.shape[2:]).movedim(0, dim)
+
+
+@attention_backward.register_vmap
+def _(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    of_each = [
+        attention_backward(*(x if dim is None else x.select(dim, n) for x, dim in zip(arguments, dims, strict=True)))
+        for n in range(info.batch_size)
+    ]
+    return tuple(torch.stack(gradients) for gradients in zip(*of_each, strict=True)), (0, 0, 0, 0)

@@ -47,7 +47,7 @@ def scaled_dot_product_attention(
             if causal_bias(attn_mask)[0] is None:
                 raise ValueError("CausalBias should not be used with causal=True\nhint: give one of them")
             refuse(
-                "Explicit attn_mask should not be set when is_causal=True",
+                "_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True",
                 "put the causal form into the mask, or give one of them",
             )
         attn_mask, causal = causal_bias(attn_mask)
@@ -61,7 +61,8 @@ def scaled_dot_product_attention(
         if not query.shape[-1] and not key.shape[-1]:
             # All scores are 0, as those of one more number that is 0.
             query, key = pad(query, (0, 1)), pad(key, (0, 1))
-        q, k, v, mask = four_axes(query, key, value, attn_mask, enable_gqa)
+        mask = attn_mask[None] if attn_mask is not None and attn_mask.dim() == 0 else attn_mask
+        q, k, v, mask = four_axes(query, key, value, mask, enable_gqa)
     try:
         if looked_at():
             refuse_tangents(q, k, v, mask)
@@ -79,11 +80,12 @@ def scaled_dot_product_attention(
 def laid_out_as(query: Tensor, out: Tensor) -> Tensor:
     """The same with its axes in the order in which those of query lie in memory: what was a view of [tokens, heads] is
     one again."""
-    if query.dim() != out.dim():
-        return out
     strides = query.stride()
-    order = sorted(range(query.dim()), key=lambda axis: (-strides[axis], axis))
-    back = sorted(range(query.dim()), key=order.__getitem__)
+    if query.dim() != out.dim() or 0 in strides:
+        return out
+    last = query.dim() - 1
+    order = [*sorted(range(last), key=lambda axis: (-strides[axis], axis)), last]
+    back = sorted(range(last + 1), key=order.__getitem__)
     return out.permute(order).contiguous().permute(back)
 
 
