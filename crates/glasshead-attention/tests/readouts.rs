@@ -2,8 +2,8 @@
 //! parts of the keys merged against the whole.
 
 use glasshead_attention::{
-    Array, Attended, Attention, Causal, InstructionSet, KvCache, Packed, Part, Read, TensorView, Window,
-    merge, reference, shares,
+    Array, Attended, Attention, Causal, InstructionSet, KvCache, Packed, Part, Read, Shape, TensorView,
+    Window, merge, reference, shares,
 };
 
 const KEYS: usize = 700;
@@ -157,6 +157,26 @@ fn packed_sequences_have_no_earlier_tokens_in_each_other() {
             let each = 1.0 / (place + 1) as f64;
             near("duplicate", f32s(&seen, "duplicate")[at], (place / 3) as f64 * each, 1.0);
             near("induction", f32s(&seen, "induction")[at], if place < 3 { 0.0 } else { each }, 1.0);
+        }
+    }
+}
+
+/// Beside sequences of other lengths, and without keys or queries.
+#[test]
+fn empty_sequences_have_nothing_to_read() {
+    let (queries, keys) = ([0usize, 0, 40, 40, 43, 43], [0usize, 7, 20, 20, 20, 43]);
+    let zeros = [0f32; 43];
+    let view = TensorView::contiguous(&zeros, [1, 1, 43, 1]).unwrap();
+    for list in ["received", "blocks=4", "top=2", "entropy", "all"] {
+        let read = Read::parse(list, &Shape { batch: 1, heads: 1, queries: 43, keys: 43 }).unwrap();
+        let request = Attention::new(view, view, view).read(read);
+        let seen = request.packed(Packed { queries: &queries, keys: &keys }).run().unwrap();
+        if let Some(received) = seen.readout("received").and_then(Array::f32) {
+            // Forty queries share thirteen keys; three have none.
+            for (key, received) in received.iter().enumerate() {
+                let expected = if (7..20).contains(&key) { 40.0 / 13.0 } else { 0.0 };
+                near(list, *received, expected, 40.0);
+            }
         }
     }
 }

@@ -56,7 +56,8 @@ impl Plan {
         if !self.needs.weights {
             return panel;
         }
-        queries.div_ceil(TASKS).next_multiple_of(panel)
+        // A sequence may be empty.
+        queries.div_ceil(TASKS).max(1).next_multiple_of(panel)
     }
 }
 
