@@ -180,7 +180,8 @@ def check_structure(page, checks):
     checks.equal("the question names who looks", page.text("#looker"), data["groups"][data["group"]]["name"])
     checks.equal("a weight is no influence", page.text("#weight-note"), data["weight"])
     recipe = dict(data["recipe"])
-    for name in ("command", "model", "sha256", "layers", "quantity", "normalisation", "version"):
+    origin = ("call",) if "call" in recipe else ("command", "sha256")  # of Python, or of the command
+    for name in (*origin, "model", "layers", "quantity", "normalisation", "version"):
         checks.that(f"the recipe holds {name}", recipe.get(name) and recipe[name] in page.text("#recipe"))
     checks.that("what was rounded is said", "rounded to within" in page.text("#notes"))
     for name in missing:
@@ -189,7 +190,7 @@ def check_structure(page, checks):
         shown = browser.evaluate(f"!document.querySelector('{part}').hidden")
         checks.equal(f"{part} says what to add", shown, name in missing)
         if name in missing:
-            checks.that(f"{part} names --read", "--read" in page.text(part), page.text(part))
+            checks.that(f"{part} names {data['ask'][0]}", data["ask"][0].strip() in page.text(part), page.text(part))
     unlabelled = browser.evaluate(
         "[...document.querySelectorAll('button, select, input, canvas, [role=listbox], table')].filter(node =>"
         " node.checkVisibility() && !(node.getAttribute('aria-label') || node.labels?.length || node.caption || node.textContent.trim())).map(node => node.outerHTML.slice(0, 80))")
@@ -241,7 +242,7 @@ def check_passages(page, checks):
 def check_heads(page, checks):
     browser = page.browser
     if not browser.evaluate("measures().length"):
-        checks.that("a page without numbers of heads says so", "--read" in page.text("#no-heads"))
+        checks.that("a page without numbers of heads says so", page.data["ask"][0].strip() in page.text("#no-heads"))
         return
     total = len(page.data["layers"]) * len(page.data["heads"])
     checks.equal("a cell for every head", browser.evaluate("document.querySelectorAll('#heads .cell').length"), total)

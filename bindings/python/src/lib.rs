@@ -8,6 +8,7 @@ mod errors;
 mod mask;
 mod merge;
 mod options;
+mod page;
 mod read;
 mod threads;
 
@@ -18,6 +19,8 @@ mod _native {
     use crate::attend::{attention, backward};
     #[pymodule_export]
     use crate::merge::{adds_up_queries, merge, shares};
+    #[pymodule_export]
+    use crate::page::page;
     #[pymodule_export]
     use crate::threads::{get_num_threads, set_num_threads};
 

@@ -145,3 +145,16 @@ fn ids_have_names_and_no_text() {
     assert_eq!(data["tokens"]["names"][1], json!([1, "#5"]));
     assert_eq!((&data["text"], &data["segments"]), (&json!(""), &json!([])));
 }
+
+/// [CLS] is no part of a paragraph, and the first token of the first range of tokens.
+#[test]
+fn the_passage_of_the_first_token_is_known() {
+    let desk = desk(TEXT);
+    let held = |read: &str| -> Vec<bool> {
+        let data = data(&page(&desk, &["text.txt", "--read", read]));
+        let segments = data["segments"].as_array().unwrap().iter();
+        segments.map(|segment| segment["holds_first"].as_bool().unwrap()).collect()
+    };
+    assert_eq!(held("first,segments=paragraph"), [false, false]);
+    assert_eq!(held("first,segments=0:2:6"), [false, true, false]);
+}

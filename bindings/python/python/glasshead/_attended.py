@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pyarrow
     from numpy.typing import NDArray
 
+    from ._read import Read
+
 
 class NotRead(KeyError):
     """A KeyError that is a sentence."""
@@ -82,18 +84,27 @@ class Readouts(Mapping[str, AnyArray], Generic[AnyArray]):
         return text(type(self).__name__, self.arrays())
 
     def _repr_html_(self) -> str:
-        from ._display import html
+        from ._display import table
 
-        return html(self.arrays())
+        return table(self.arrays())
 
 
 class Attended(Readouts[AnyArray]):
     """The output ``out [batch, heads, queries, value_dim]``, and the readouts by name."""
 
-    def __init__(self, out: AnyArray, readouts: dict[str, AnyArray]) -> None:
+    def __init__(
+        self, out: AnyArray, readouts: dict[str, AnyArray], read: Read | str | None = None, keys: int | None = None
+    ) -> None:
         super().__init__(readouts)
         self.out = out
+        self._read = read
+        self._keys = keys
 
     def arrays(self) -> dict[str, AnyArray]:
         """``out`` and the readouts by name."""
         return {"out": self.out, **self._readouts}
+
+    def _repr_html_(self) -> str:
+        from ._display import attended_html
+
+        return attended_html(self)

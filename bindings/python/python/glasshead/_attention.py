@@ -104,7 +104,8 @@ def compute(
     """As :func:`attention`, of numbers alone."""
     arrays = kind.take("q", q), kind.take("k", k), kind.take("v", v)
     out, readouts = _native.attention(*arrays, **take_options(kind, arrays[1], asked), read=read)
-    return Attended(kind.give(out), {name: kind.give(array) for name, array in readouts.items()})
+    given = {name: kind.give(array) for name, array in readouts.items()}
+    return Attended(kind.give(out), given, read, arrays[1].shape[2])
 
 
 def take_options(kind: Kind, k: NDArray[Any], asked: Options) -> NativeOptions:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._captured import Captured, Place
+from ._ids import Ids
 from ._read import Read
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Capture:
         if wanted and not self.wanted:
             raise ValueError(f"layers is {wanted} and the model has none of them\nhint: layers are counted from 0")
         self.before: list[tuple[Any, str]] | None = None
+        self.ids = Ids(model, self.captured.shelf)
 
     def __enter__(self) -> Captured:
         from .transformers import NAME, register
@@ -92,17 +94,18 @@ class Capture:
         for module in self.places:
             if hasattr(module, "set_attn_implementation"):
                 module.set_attn_implementation(NAME)
+        self.ids.start()
         WATCHING.update(dict.fromkeys(self.wanted, self))
         return self.captured
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for module in self.wanted:
             del WATCHING[module]
+        self.ids.stop()
         for config, attention in self.before or []:
             # Not through its property, which would set the parts of a config too.
             config._attn_implementation_internal = attention
 
-    def see(self, module: Module, seen: Attended[Tensor], keys: int, visible: Visible | None) -> None:
+    def see(self, module: Module, seen: Attended[Tensor], key: Tensor, visible: Visible | None) -> None:
         """Keeps what a layer looked at."""
-        first = (None, None) if visible is None else (visible.first_query, visible.first_key)
-        self.captured.keep(self.places[module], seen, keys, *first)
+        self.captured.keep(self.places[module], seen, key, visible, self.ids.of(module))

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import torch
+
 from ._attended import Attended, NotRead, Readouts
 from ._passes import Pass, merged
-from ._read import Read
+from ._read import Read, listed
 from ._shelf import Shelf
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, ModuleList
 
+    from ._masks import Visible
     from ._tables import Table
+    from ._tokens import Tokenizer
 
 Layer: TypeAlias = "int | tuple[str, int]"
 
@@ -54,19 +58,48 @@ class Captured(Mapping[Layer, Readouts["Tensor"]]):
 
     def __init__(self, model: Module, read: Read | str, heads: Sequence[int] | None) -> None:
         self.model = type(model).__name__
+        family = getattr(getattr(model, "config", None), "model_type", None)
+        self.family = family if isinstance(family, str) and family else None
         self.read = read
         self.heads = None if heads is None else list(heads)
         self.shelf = Shelf()
         self.calls: dict[Place, list[Pass]] = {}
+        # By layer, the key of the last token, [batch, dim].
+        self.ends: dict[Place, Tensor] = {}
 
     def keep(
-        self, place: Place, seen: Attended[Tensor], keys: int, first_query: int | None, first_key: int | None
+        self, place: Place, seen: Attended[Tensor], key: Tensor, visible: Visible | None, ids: Tensor | None
     ) -> None:
         """One call of a layer; of the heads only those that were asked for."""
         heads = slice(None) if self.heads is None else self.heads
         readouts = {name: self.shelf.keep(array[:, heads]) for name, array in seen._readouts.items()}
-        one = Pass(Readouts(readouts), seen.out.shape[2], keys, first_query, first_key)
+        batch, of_heads, queries, _ = seen.out.shape
+        one = Pass(
+            Readouts(readouts),
+            batch=batch,
+            heads=of_heads,
+            queries=queries,
+            keys=key.shape[2],
+            first_query=None if visible is None else visible.first_query,
+            first_key=None if visible is None else visible.first_key,
+            causal=visible is not None and visible.causal,
+            goes_on=self.goes_on(place, key, queries, visible),
+            ids=None if ids is None or ids.shape != (batch, queries) else ids,
+        )
         self.calls.setdefault(place, []).append(one)
+
+    def goes_on(self, place: Place, key: Tensor, queries: int, visible: Visible | None) -> bool:
+        """Whether the keys before this call are those of the same texts: of all last ones, its own is the nearest."""
+        if len(key) == 1 or visible is None or not visible.causal:
+            return True
+        start = visible.first_query - visible.first_key
+        before = self.ends.get(place)
+        self.ends[place] = self.shelf.keep(key[:, 0, start + queries - 1].detach())
+        if before is None or start == 0 or len(before) != len(key):
+            return True
+        exact = "donot_use_mm_for_euclid_dist"
+        apart = torch.cdist(before.float(), key[:, 0, start - 1].detach().float(), compute_mode=exact)
+        return bool((apart.diagonal() <= apart.min(dim=0).values).all())
 
     def kinds(self) -> dict[str, str]:
         """What the stacks of layers are called: ``encoder``, ``decoder`` and ``cross``; ``self`` where there is no
@@ -98,8 +131,11 @@ class Captured(Mapping[Layer, Readouts["Tensor"]]):
         raise NotRead(f"layer {layer!r} was not seen\nhint: there are {', '.join(map(repr, self))}")
 
     def __getitem__(self, layer: Layer) -> Readouts[Tensor]:
-        place = self.place(layer)
-        block = self.read.blocks if isinstance(self.read, Read) else block_of(self.read)
+        return self.whole(self.place(layer))
+
+    def whole(self, place: Place) -> Readouts[Tensor]:
+        """What was read of a layer, of all its calls together."""
+        block = next(iter(listed(self.read, "blocks", 0)), None)
         return merged(self.calls[place], block=block, cross=self.kinds()[place.stack] == "cross")
 
     def passes(self, layer: Layer) -> list[Readouts[Tensor]]:
@@ -144,12 +180,15 @@ class Captured(Mapping[Layer, Readouts["Tensor"]]):
 
         return {name: arrow_of(table) for name, table in self.tables().items()}
 
-    def save(self, path: str | Path) -> list[Path]:
-        """Writes ``FILE.parquet`` (of several readouts ``FILE.entropy.parquet`` and so on), or ``FILE.safetensors``
-        with the arrays ``KIND.LAYER.READOUT``. Returns what was written; a file is there whole or not at all."""
+    def save(
+        self, path: str | Path, tokenizer: Tokenizer | None = None, text: int = 0, kind: str | None = None
+    ) -> list[Path]:
+        """Writes ``FILE.parquet`` (of several readouts ``FILE.entropy.parquet`` and so on), ``FILE.safetensors``
+        with the arrays ``KIND.LAYER.READOUT``, or ``FILE.html``, which is :meth:`page`. Returns what was written; a
+        file is there whole or not at all."""
         from ._files import save
 
-        return save(self, Path(path))
+        return save(self, Path(path), tokenizer, text, kind)
 
     def recipe(self) -> dict[str, str]:
         """What stands in every file: how it was made."""
@@ -158,14 +197,28 @@ class Captured(Mapping[Layer, Readouts["Tensor"]]):
         heads = "all" if self.heads is None else str(self.heads)
         return {"version": f"glasshead {__version__}", "model": self.model, "read": str(self.read), "heads": heads}
 
-    def show(self) -> None:
-        """Shows it in a notebook, or prints it."""
+    def page(self, tokenizer: Tokenizer | None = None, text: int = 0, kind: str | None = None) -> str:
+        """The page of ``glasshead scan -o FILE.html``, of one text of the batch: a document that needs nothing else.
+
+        With the ``tokenizer`` of the model its tokens are shown as text, else by their ids. Tokens that came one at a
+        time behind the others are called the answer. Of a model with several kinds of layers, ``kind`` chooses one.
+        What is no self-attention of one text over itself is refused with a ValueError.
+        """
+        from ._page import of_captured
+
+        return of_captured(self, tokenizer, text, kind)
+
+    def show(self, tokenizer: Tokenizer | None = None, text: int = 0, kind: str | None = None) -> None:
+        """Shows :meth:`page` in a notebook, or a short table of what cannot be a page; elsewhere prints it. The page is
+        stored with the notebook: some megabytes for thousands of tokens."""
+        from ._display import captured_html
+
         try:
             from IPython.display import display
         except ImportError:
             print(self)
         else:
-            display(self)
+            display({"text/html": captured_html(self, tokenizer, text, kind), "text/plain": repr(self)}, raw=True)
 
     def __repr__(self) -> str:
         from ._display import captured_text
@@ -176,9 +229,3 @@ class Captured(Mapping[Layer, Readouts["Tensor"]]):
         from ._display import captured_html
 
         return captured_html(self)
-
-
-def block_of(read: str) -> int | None:
-    """The size of blocks in a list."""
-    sizes = [item.split("=")[1] for item in read.split(",") if item.strip().startswith("blocks=")]
-    return int(sizes[-1]) if sizes else None

@@ -1,4 +1,5 @@
-"""How results show themselves: a line per array as text, a table with maps in a notebook."""
+"""How results show themselves: a line per array or layer as text; in a notebook the page of ``glasshead scan``, and a
+table of what cannot be one."""
 
 from __future__ import annotations
 
@@ -10,16 +11,13 @@ import numpy as np
 from ._tables import numpy_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from ._captured import Captured
-
-# The blue that is a share on every page of glasshead, and how many maps a notebook is shown at once.
-SHARE = "#0072b2"
-MAPS = 12
-CELLS = 64
+    from ._attended import Attended
+    from ._captured import Captured, Layer
+    from ._tokens import Tokenizer
 
 
 def dtype_of(array: Any) -> str:
@@ -46,96 +44,105 @@ def text(title: str, arrays: Mapping[str, Any]) -> str:
     return title + "".join(f"\n  {row.rstrip()}" for row in rows)
 
 
-def html(arrays: Mapping[str, Any]) -> str:
-    """The same as a table; where blocks were read, the maps of the first heads below it."""
-    head = "".join(cell(name, "th") for name in ("array", "type", "shape", "from … to"))
-    rows = "".join(f"<tr>{''.join(cell(x) for x in line)}</tr>" for line in lines(arrays))
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<div>{table}{maps(numpy_of(arrays['blocks'])) if 'blocks' in arrays else ''}</div>"
+def table(arrays: Mapping[str, Any]) -> str:
+    """The same for a notebook."""
+    return grid(("array", "type", "shape", "from … to"), lines(arrays))
+
+
+def grid(names: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A plain table, all text."""
+    head = "".join(cell(name, "th") for name in names)
+    body = "".join(f"<tr>{''.join(cell(content) for content in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def cell(content: str, tag: str = "td") -> str:
     return f"<{tag} style='text-align:left'>{escape(content)}</{tag}>"
 
 
-def maps(blocks: NDArray[Any]) -> str:
-    """The map of each head, darker where a query's weight is; each row of blocks is shaded by its own largest."""
-    batch, heads, *_ = blocks.shape
-    shown = [(b, h) for b in range(batch) for h in range(heads)][:MAPS]
-    figures = "".join(
-        f"<figure style='margin:0'>{picture(blocks[b, h])}"
-        f"<figcaption style='font-size:smaller'>{f'text {b}, ' if batch > 1 else ''}head {h}</figcaption></figure>"
-        for b, h in shown
-    )
-    left = batch * heads - len(shown)
-    more = f"<p>{left} more heads are not shown.</p>" if left else ""
+def line(content: str) -> str:
+    return f"<p>{escape(content)}</p>"
+
+
+def frame(page: str) -> str:
+    """The page in a frame of its own, where its scripts reach nothing of the notebook. Its height can be drawn."""
+    content = page.replace("&", "&amp;").replace('"', "&quot;")
     return (
-        f"<div style='display:flex;flex-wrap:wrap;gap:8px;margin-top:8px'>{figures}</div>{more}"
-        "<p style='font-size:smaller'>Rows are queries, columns keys; a cell is the sum of its weights, shaded by the "
-        "largest of its row.</p>"
+        '<div style="height:46rem;max-height:90vh;min-height:20rem;resize:vertical;overflow:hidden">'
+        '<iframe sandbox="allow-scripts" title="what was looked at" loading="lazy" '
+        f'style="width:100%;height:100%;border:0" srcdoc="{content}"></iframe></div>'
     )
 
 
-def picture(blocks: NDArray[Any]) -> str:
-    """One map as SVG, of at most CELLS × CELLS cells."""
-    step = -(-max(blocks.shape) // CELLS) or 1
-    # Cells are added up: a map stays a map of sums.
-    for axis in (0, 1):
-        if blocks.shape[axis]:
-            blocks = np.add.reduceat(blocks, np.arange(0, blocks.shape[axis], step), axis=axis)
-    height, width = blocks.shape
-    largest = blocks.max(axis=1, keepdims=True, initial=0)
-    shades = np.divide(blocks, largest, out=np.zeros_like(blocks), where=largest > 0)
-    cells = "".join(
-        f"<rect x='{x}' y='{y}' width='1' height='1' fill-opacity='{shades[y, x]:.2f}'/>"
-        for y, x in np.argwhere(shades >= 0.005)
-    )
-    return (
-        f"<svg width='128' height='128' viewBox='0 0 {width} {height}' preserveAspectRatio='none' role='img' "
-        f"shape-rendering='crispEdges' fill='{SHARE}' style='border:1px solid currentColor'>"
-        f"<title>map of the weights</title>{cells}</svg>"
-    )
+def attended_html(seen: Attended[Any]) -> str:
+    """The arrays, and the page of the first batch element where queries are keys."""
+    from ._page import NoPage, of_attended
+
+    arrays = table(seen.arrays())
+    if not len(seen):
+        return f"<div>{arrays}</div>"
+    try:
+        page = of_attended(seen)
+    except NoPage as error:
+        return f"<div>{arrays}{line(why(error))}</div>"
+    batch = seen.out.shape[0]
+    first = line(f"The page is of batch element 0 of {batch}.") if batch > 1 else ""
+    return f"<div>{arrays}{first}{frame(page)}</div>"
 
 
-def means_by_head(seen: Captured) -> dict[str, list[tuple[Any, NDArray[Any]]]]:
+def why(error: Exception) -> str:
+    """A sentence of one line."""
+    sentence, _, hint = str(error).partition("\nhint: ")
+    return f"No page: {sentence}; {hint}." if hint else f"No page: {sentence}."
+
+
+def means_by_head(seen: Captured) -> dict[str, list[tuple[Layer, NDArray[Any]]]]:
     """Of every readout with one number per query, the mean over texts and queries: per layer, by head."""
-    found: dict[str, list[tuple[Any, NDArray[Any]]]] = {}
+    found: dict[str, list[tuple[Layer, NDArray[Any]]]] = {}
     for layer in seen:
-        for name, array in seen[layer].to_numpy().items():
-            if array.ndim == 3 and not name.startswith(("received", "lse")):
-                found.setdefault(name, []).append((layer, array.mean(axis=(0, 2), dtype=np.float64)))
+        passes = [one.to_numpy() for one in seen.passes(layer)]
+        for name, first in passes[0].items():
+            if first.ndim == 3 and not name.startswith(("received", "lse")):
+                sums = sum(one[name].sum(axis=(0, 2), dtype=np.float64) for one in passes)
+                count = sum(one[name].shape[0] * one[name].shape[2] for one in passes)
+                found.setdefault(name, []).append((layer, np.asarray(sums / max(count, 1))))
     return found
+
+
+def by_layer(seen: Captured) -> dict[Layer, dict[str, str]]:
+    """Those means of every layer in words: over all heads, and the range of them."""
+    told: dict[Layer, dict[str, str]] = {layer: {} for layer in seen}
+    for name, rows in means_by_head(seen).items():
+        for layer, heads in rows:
+            told[layer][name] = f"{heads.mean():.3f} ({heads.min():.3f} … {heads.max():.3f})"
+    return told
+
+
+def title_of(seen: Captured) -> str:
+    return f"Captured({seen.model}: {len(seen)} layers, read {seen.read})"
 
 
 def captured_text(seen: Captured) -> str:
     """What was seen, and a line per layer with the means over its heads."""
-    title = f"Captured({seen.model}: {len(seen)} layers, read {seen.read})"
-    by_layer: dict[Any, list[str]] = {layer: [] for layer in seen}
-    for name, rows in means_by_head(seen).items():
-        for layer, heads in rows:
-            by_layer[layer].append(f"{name} {heads.mean():.3f} ({heads.min():.3f} … {heads.max():.3f})")
-    return title + "".join(f"\n  {layer!r:>4}  {'  '.join(told)}".rstrip() for layer, told in by_layer.items())
+    rows = (
+        f"{layer!r:>4}  {'  '.join(f'{name} {mean}' for name, mean in told.items())}".rstrip()
+        for layer, told in by_layer(seen).items()
+    )
+    return title_of(seen) + "".join(f"\n  {row}" for row in rows)
 
 
-def captured_html(seen: Captured) -> str:
-    """A grid of layers × heads for each readout with one number per query."""
-    parts = [f"<p>{escape(captured_text(seen).splitlines()[0])}</p>"]
-    for name, rows in means_by_head(seen).items():
-        largest = max((float(np.nanmax(heads, initial=0)) for _, heads in rows), default=0) or 1
-        width = max(len(heads) for _, heads in rows)
-        head = "".join(cell(str(seen.heads[n] if seen.heads else n), "th") for n in range(width))
-        body = "".join(
-            f"<tr>{cell(str(layer), 'th')}{''.join(shaded(mean, mean / largest) for mean in means)}</tr>"
-            for layer, means in rows
-        )
-        parts.append(
-            f"<table><caption>{escape(name)}, mean over queries, by layer and head; darkest: {largest:.3g}</caption>"
-            f"<thead><tr>{cell('layer', 'th')}{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
-    return f"<div>{''.join(parts)}</div>"
+def captured_html(seen: Captured, tokenizer: Tokenizer | None = None, text: int = 0, kind: str | None = None) -> str:
+    """The page of a text; of what cannot be one, why, and the means by layer."""
+    from ._page import NoPage
 
-
-def shaded(value: float, share: float) -> str:
-    """A number on a ground as dark as its share; never so dark that it could not be read."""
-    shade = int(60 * min(max(share, 0), 1)) if np.isfinite(share) else 0
-    return f"<td style='background:color-mix(in srgb, {SHARE} {shade}%, transparent)'>{value:.3g}</td>"
+    try:
+        page = seen.page(tokenizer, text, kind)
+    except NoPage as error:
+        told = by_layer(seen)
+        names = list(dict.fromkeys(name for means in told.values() for name in means))
+        rows = [[str(layer), *(means.get(name, "–") for name in names)] for layer, means in told.items()]
+        means = grid(["layer", *names], rows) if rows else ""
+        return f"<div>{line(title_of(seen))}{line(why(error))}{means}</div>"
+    batch = next(iter(seen.calls.values()))[0].batch
+    more = f"Text {text % batch} of {batch}; seen.show(text={(text + 1) % batch}) shows another." if batch > 1 else ""
+    return f"<div>{line(more) if more else ''}{frame(page)}</div>"

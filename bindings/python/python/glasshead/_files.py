@@ -14,13 +14,19 @@ from ._tables import arrow_of, needed
 
 if TYPE_CHECKING:
     from ._captured import Captured
+    from ._tokens import Tokenizer
 
 
-def save(seen: Captured, path: Path) -> list[Path]:
-    """By the ending of the path."""
-    writers = {".parquet": parquet, ".safetensors": safetensors}
+def save(seen: Captured, path: Path, tokenizer: Tokenizer | None, text: int, kind: str | None) -> list[Path]:
+    """By the ending of the path; what is said beside it is for a page."""
+    page = partial(html, tokenizer, text, kind)
+    writers: dict[str, Callable[[Captured, Path], Files]] = {
+        ".parquet": parquet,
+        ".safetensors": safetensors,
+        ".html": page,
+    }
     if path.suffix not in writers:
-        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}\nhint: write to a file {' or '.join(writers)}")
+        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}\nhint: write to a file {', '.join(writers)}")
     files = writers[path.suffix](seen, path)
     with Pending() as pending:
         for target, write in files.items():
@@ -80,6 +86,12 @@ def safetensors(seen: Captured, path: Path) -> Files:
         for name, array in seen[layer].to_numpy().items()
     }
     return {path: partial(writer.save_file, arrays, metadata=seen.recipe())}
+
+
+def html(tokenizer: Tokenizer | None, text: int, kind: str | None, seen: Captured, path: Path) -> Files:
+    """The page of one text."""
+    page = seen.page(tokenizer, text, kind)
+    return {path: lambda name: Path(name).write_text(page, encoding="utf-8")}
 
 
 def current_umask() -> int:

@@ -25,7 +25,7 @@ def differentiable(q: Tensor, k: Tensor, v: Tensor, asked: Options, read: Read |
     if not isinstance(sinks, Tensor):
         sinks = None
     out = AttentionFunction.apply(q, k, v, sinks, mask, asked, read, answers)
-    return Attended(out, answers[0]._readouts)
+    return Attended(out, answers[0]._readouts, read, k.shape[2])
 
 
 class AttentionFunction(torch.autograd.Function):

@@ -3,6 +3,7 @@ from typing import Any
 from numpy import float32, int64
 from numpy.typing import NDArray
 
+from ._page import Scan
 from ._parts import Given
 from ._read import Read
 
@@ -13,6 +14,7 @@ __all__ = [
     "backward",
     "get_num_threads",
     "merge",
+    "page",
     "set_num_threads",
     "shares",
 ]
@@ -58,5 +60,6 @@ def backward(
     alibi_slopes: NDArray[float32] | None,
     lengths: NDArray[int64] | None,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[float32] | None]: ...
+def page(scan: Scan) -> str: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

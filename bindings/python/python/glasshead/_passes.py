@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +18,18 @@ class Pass:
     """What one call of a layer gave, and where its queries and keys stand in the text; None where nobody said so."""
 
     readouts: Readouts[Tensor]
+    batch: int
+    heads: int
+    """All of the layer, kept or not."""
     queries: int
     keys: int
     first_query: int | None
     first_key: int | None
+    causal: bool
+    goes_on: bool
+    """Whether each text of the batch goes on where it was."""
+    ids: Tensor | None
+    """``[batch, queries]``: the tokens that were read; None where nobody said so."""
 
 
 def merged(passes: list[Pass], *, block: int | None, cross: bool) -> Readouts[Tensor]:
@@ -34,22 +43,21 @@ def merged(passes: list[Pass], *, block: int | None, cross: bool) -> Readouts[Te
     made: dict[str, Tensor] = {}
     for name in passes[0].readouts:
         arrays = []
+        starts: list[tuple[int, ...]] = []
         first_row = 0
         for one, first in zip(passes, first_keys, strict=True):
             array = one.readouts[name]
-            if name in INDEX_OF.values():
+            if name == "blocks":
+                starts.append(first_block(block or 1, first_row, first, one.queries))
+            elif name.startswith("received"):
+                starts.append((first,))
+            elif name in INDEX_OF.values():
                 array = torch.where(array < 0, array, array + first)
             elif AXES.get(name, ["token"])[-1] == "key":
                 array = pad(array, (first, keys - first - array.shape[-1]))
-            elif name == "blocks":
-                array = blocks_of_all(array, block or 1, first_row, first, one.queries)
             arrays.append(array)
             first_row += one.queries
-        if name == "blocks":
-            shape = [max(sizes) for sizes in zip(*(array.shape[2:] for array in arrays), strict=True)]
-            arrays = [pad(array, (0, shape[1] - array.shape[3], 0, shape[0] - array.shape[2])) for array in arrays]
-        summed = name == "blocks" or name.startswith("received")
-        made[name] = torch.stack(arrays).sum(0) if summed else torch.cat(arrays, dim=2)
+        made[name] = added(arrays, starts) if starts else torch.cat(arrays, dim=2)
     return Readouts(made)
 
 
@@ -59,6 +67,8 @@ def check(passes: list[Pass], cross: bool) -> None:
     first, *_ = passes
     if any(one.readouts[name].shape[:2] != first.readouts[name].shape[:2] for one in passes for name in one.readouts):
         raise ValueError(f"the layer was called with batches of different sizes, as in a beam search\n{hint}")
+    if not all(one.goes_on for one in passes):
+        raise ValueError(f"the texts of a batch changed places between the calls, as in a beam search\n{hint}")
     expected = first.first_query
     for one in passes:
         if not cross and (one.first_query is None or one.first_query != expected):
@@ -68,12 +78,25 @@ def check(passes: list[Pass], cross: bool) -> None:
         expected = None if expected is None else expected + one.queries
 
 
-def blocks_of_all(array: Tensor, size: int, first_row: int, first_key: int, queries: int) -> Tensor:
-    """The map of a pass at its place in that of all, where its blocks are blocks of all."""
+def added(arrays: list[Tensor], starts: list[tuple[int, ...]]) -> Tensor:
+    """The sum of arrays ``[batch, heads, …]`` that begin at these places of their last axes."""
+    places: list[tuple[Any, ...]] = [
+        tuple(slice(start, start + length) for start, length in zip(at, array.shape[2:], strict=True))
+        for array, at in zip(arrays, starts, strict=True)
+    ]
+    shape = [max(place.stop for place in axis) for axis in zip(*places, strict=True)]
+    whole = arrays[0].new_zeros((*arrays[0].shape[:2], *shape))
+    for array, place in zip(arrays, places, strict=True):
+        whole[(..., *place)] += array
+    return whole
+
+
+def first_block(size: int, first_row: int, first_key: int, queries: int) -> tuple[int, int]:
+    """Where the map of a pass begins in that of all, whose blocks its own are."""
     row = first_row % size
     if first_key % size or (row and row + queries > size):
         raise ValueError(
             f"blocks of {size} begin in the middle of those of the whole text\n"
             "hint: see the calls one by one with seen.passes(layer)"
         )
-    return pad(array, (first_key // size, 0, first_row // size, 0))
+    return first_row // size, first_key // size

@@ -69,3 +69,15 @@ class Read:
     def __repr__(self) -> str:
         asked = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default)
         return f"Read({', '.join(asked)})"
+
+
+def listed(read: Read | str, name: str, tokens: int) -> list[int]:
+    """The numbers said for ``rows``, ``segments`` or ``blocks``; of ``"all"`` those that so many tokens get."""
+    if isinstance(read, Read):
+        given = getattr(read, name)
+        return [] if given is None else [given] if isinstance(given, int) else list(given)
+    said = {before.strip(): numbers for before, _, numbers in (item.partition("=") for item in read.split(","))}
+    if numbers := said.get(name):
+        return [int(number) for number in numbers.split(":")]
+    every = {"rows": [-1], "segments": [tokens * n // 4 for n in range(1, 5)], "blocks": [64]}
+    return every[name] if "all" in said else []

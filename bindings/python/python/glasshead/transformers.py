@@ -56,7 +56,7 @@ def attention_forward(
     watch = _capture.watching(module)
     seen = attention(query, key, value, read=None if watch is None else watch.read, **options)
     if watch is not None:
-        watch.see(module, seen, key.shape[2], attention_mask if isinstance(attention_mask, Visible) else None)
+        watch.see(module, seen, key, attention_mask if isinstance(attention_mask, Visible) else None)
     weights = None
     if output_attentions:
         with torch.no_grad():

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use glasshead_attention::{Array, Read};
 
-use super::scan::{Onlooker, Recipe};
+use super::scan::Onlooker;
 use crate::models::{self, Info, LayerView, Loaded, Watch};
 use crate::{Error, Result};
 
@@ -61,8 +61,10 @@ pub struct Heads {
     pub cards: Vec<Card>,
     /// What the model is.
     pub info: Info,
-    /// How it was made.
-    pub recipe: Recipe,
+    /// The name the model goes by.
+    pub model: String,
+    /// The command line.
+    pub command: String,
 }
 
 /// How one head behaves.
@@ -149,14 +151,7 @@ pub fn heads(request: Request, onlooker: &mut dyn Onlooker) -> Result<Heads> {
         Card { layer: place / info.heads, head: place % info.heads, measures }
     };
     let cards = (0..info.layers * info.heads).map(card).collect();
-    let recipe = Recipe {
-        command,
-        model: name,
-        sha256: info.sha256.clone(),
-        read: MEASURES.join(","),
-        version: env!("CARGO_PKG_VERSION"),
-    };
-    Ok(Heads { texts: lengths, cards, info, recipe })
+    Ok(Heads { texts: lengths, cards, info, model: name, command })
 }
 
 impl Spread {

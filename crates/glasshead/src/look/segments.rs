@@ -111,8 +111,8 @@ fn join_blank(text: &str, parts: impl Iterator<Item = Range<usize>>) -> Vec<Rang
     ranges
 }
 
-/// The first words of a passage.
-fn beginning(passage: &str) -> String {
+/// The first words of a passage, which a reader may call it by.
+pub fn beginning(passage: &str) -> String {
     const LONGEST: usize = 48;
     let words = passage.split_whitespace().collect::<Vec<_>>().join(" ");
     let cut = words.char_indices().nth(LONGEST).map(|(at, _)| at);

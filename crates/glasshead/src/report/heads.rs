@@ -45,7 +45,7 @@ fn tell(heads: &Heads) -> Document {
     }
     Document {
         blocks: vec![
-            Block::Title(format!("The heads of {}, over {} texts", heads.recipe.model, texts.len())),
+            Block::Title(format!("The heads of {}, over {} texts", heads.model, texts.len())),
             Block::Text(format!("Texts: {}. Every number is the mean over texts ± their standard deviation.", texts.join(", "))),
             Block::Text(
                 "entropy in nats; first, previous, self, induction, duplicate: the share of a query's weight on the \
@@ -73,9 +73,9 @@ fn as_json(heads: &Heads) -> Value {
         object
     };
     json!({
-        "version": heads.recipe.version,
-        "command": heads.recipe.command,
-        "model": {"name": heads.recipe.model, "sha256": heads.recipe.sha256, "family": heads.info.family},
+        "version": env!("CARGO_PKG_VERSION"),
+        "command": heads.command,
+        "model": {"name": heads.model, "sha256": heads.info.sha256, "family": heads.info.family},
         "texts": heads.texts.iter().map(|(name, tokens)| json!({"name": name, "tokens": tokens})).collect::<Vec<_>>(),
         "heads": heads.cards.iter().map(card).collect::<Vec<_>>(),
     })

@@ -18,6 +18,7 @@ mod tell;
 pub use document::{Block, Cell, Column, Document, Row, RowKind, Table};
 pub use heads::{HEADS_FORMATS, write_heads};
 pub use markdown::markdown;
+pub use scan::page::page as scan_page;
 pub use scan::{Output, SCAN_FORMATS, ScanFormat};
 pub use table::{Style, table};
 pub use tell::tell;

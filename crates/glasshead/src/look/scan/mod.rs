@@ -22,11 +22,11 @@ use std::path::PathBuf;
 use glasshead_attention::{Array, InstructionSet};
 
 use super::segments::{Cut, Segment};
-use crate::models::Info;
 use crate::text::Token;
 use crate::{Error, Result};
 pub use estimate::Estimate;
 pub use plan::Plan;
+pub use readouts::square_of;
 pub use source::{ids_from_file, text_from_file};
 
 /// What is to be read, and what is to be kept of it.
@@ -96,6 +96,8 @@ pub struct Scan {
     pub texts: Vec<Segment>,
     /// The passages of the readout `segments`, in the order of its last axis; empty without it.
     pub segments: Vec<Segment>,
+    /// Which of `segments` the first token counts to, if any.
+    pub first_passage: Option<usize>,
     /// The layers that were kept, from 0: the first axis of every readout.
     pub layers: Vec<usize>,
     /// The heads that were kept, from 0: the second axis.
@@ -109,6 +111,7 @@ pub struct Scan {
     /// | name | axes after `[layers, heads]` | |
     /// |---|---|---|
     /// | `lse`, `entropy` (nats), `max_weight`, `distance` (tokens), `sink_weight` | `[tokens]` | one number per query |
+    /// | `previous`, `self`, `induction` | `[tokens]` | the weight of every query on one key; not of a [`Plan`] |
     /// | `first_weight` | `[tokens]` | the weight of every query on the first token (of its text) |
     /// | `top_index` (I64, −1 for none), `top_weight` | `[tokens, K]` | the heaviest keys, descending |
     /// | `received` | `[tokens]` | the weight on every key, summed over queries |
@@ -116,16 +119,29 @@ pub struct Scan {
     /// | `segments` | `[tokens, segments]` | the weight of every query on every passage |
     /// | `blocks` | `[⌈tokens/block⌉, ⌈tokens/block⌉]` | the map, summed in squares |
     pub readouts: Vec<Array>,
-    /// What the model is.
-    pub info: Info,
+    /// Whose attention it is.
+    pub model: ScannedModel,
     /// How it was made.
     pub recipe: Recipe,
+}
+
+/// The model that was read out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedModel {
+    /// The name it goes by.
+    pub name: String,
+    /// `model_type` of its config; `None` where no model made q, k and v.
+    pub family: Option<String>,
+    /// Layers that it has, kept or not.
+    pub layers: usize,
+    /// Query heads of a layer, kept or not.
+    pub heads: usize,
 }
 
 /// A token and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanToken {
-    /// The row of the model's embedding table.
+    /// The row of the model's embedding table; of a token that is known as a vector alone, its place in the text.
     pub id: u32,
     /// The text's own bytes in `start..end`; the name of a special token; `#ID` where ids were read.
     pub text: String,
@@ -155,16 +171,29 @@ pub enum Role {
 /// How a scan was made. It stands in every file and on every picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
-    /// The command line.
-    pub command: String,
-    /// The name of the model.
-    pub model: String,
-    /// SHA-256 of its weights file.
-    pub sha256: String,
+    /// What made it.
+    pub origin: Origin,
     /// What was read out, as it was asked for.
     pub read: String,
     /// Version of glasshead.
     pub version: &'static str,
+}
+
+/// What made a scan, and thus what can be said about making it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The command, from a weights file.
+    Command {
+        /// The command line.
+        line: String,
+        /// SHA-256 of the weights file.
+        sha256: String,
+    },
+    /// A program in Python, which alone knows its weights.
+    Python {
+        /// The call, in words.
+        call: String,
+    },
 }
 
 /// Whoever waits for the pass; several passes tell it in turn, each from its own thread.
@@ -222,19 +251,37 @@ impl Scan {
     /// The recipe as names and values, for the metadata of a file.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-        let Recipe { command, model, sha256, read, version } = &self.recipe;
-        [
-            ("command", command.clone()),
-            ("model", model.clone()),
-            ("sha256", sha256.clone()),
-            ("family", self.info.family.to_owned()),
+        let Recipe { origin, read, version } = &self.recipe;
+        let mut metadata = vec![
+            ("model", self.model.name.clone()),
             ("layers", list(&self.layers)),
             ("heads", list(&self.heads)),
             ("quantity", read.clone()),
             ("version", format!("glasshead {version}")),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        ];
+        metadata.extend(self.model.family.clone().map(|family| ("family", family)));
+        metadata.extend(origin.told());
+        metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+impl Origin {
+    /// The same as names and values.
+    pub fn told(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Command { line, sha256 } => vec![("command", line.clone()), ("sha256", sha256.clone())],
+            Self::Python { call } => vec![("call", call.clone())],
+        }
+    }
+}
+
+impl ScannedModel {
+    /// `minilm (bert)`, or the name alone.
+    pub fn with_family(&self) -> String {
+        match &self.family {
+            Some(family) => format!("{} ({family})", self.name),
+            None => self.name.clone(),
+        }
     }
 }
 

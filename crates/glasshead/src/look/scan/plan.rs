@@ -9,7 +9,7 @@ use super::gathering::{Gathering, PassWatch, kept_of};
 use super::passes::{self, Packed, passes};
 use super::prompt::Prompt;
 use super::readouts::{Wanted, longer};
-use super::{Onlooker, Recipe, Request, Role, Scan, Source};
+use super::{Onlooker, Origin, Recipe, Request, Role, Scan, ScannedModel, Source};
 use crate::models::{self, Cache, Info, Input, Limit, Loaded, Model, generate};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
@@ -35,6 +35,7 @@ pub struct Plan {
     force_context: bool,
     instruction_set: Option<InstructionSet>,
     estimate: Estimate,
+    name: String,
     recipe: Recipe,
 }
 
@@ -88,9 +89,7 @@ impl Plan {
         let estimate = Estimate::new(info, &texts, [most, depth], answer, &kept, &passing);
         estimate.check()?;
         let recipe = Recipe {
-            command: request.command,
-            model: name,
-            sha256: info.sha256.clone(),
+            origin: Origin::Command { line: request.command, sha256: info.sha256.clone() },
             read,
             version: env!("CARGO_PKG_VERSION"),
         };
@@ -109,6 +108,7 @@ impl Plan {
             force_context,
             instruction_set,
             estimate,
+            name,
             recipe,
         })
     }
@@ -161,19 +161,22 @@ impl Plan {
         self.wanted.rows.retain(|&row| row < tokens);
         self.prompt.answered(&written, self.tokenizer.as_ref())?;
         let Prompt { text, own, tokens, texts } = self.prompt;
-        let Wanted { rows, segments, block, .. } = self.wanted;
+        let Wanted { rows, segments, first_passage, block, .. } = self.wanted;
+        let Info { family, layers, heads, .. } = *self.model.info();
+        let model = ScannedModel { name: self.name, family: Some(family.to_owned()), layers, heads };
         Ok(Scan {
             text,
             own,
             tokens,
             texts,
             segments,
+            first_passage,
             layers: self.layers,
             heads: self.heads,
             rows,
             block,
             readouts,
-            info: self.model.info().clone(),
+            model,
             recipe: self.recipe,
         })
     }

@@ -21,6 +21,8 @@ pub(super) struct Wanted {
     pub(super) rows: Vec<usize>,
     /// The passages of `segments`.
     pub(super) segments: Vec<Segment>,
+    /// Which of them the first token counts to.
+    pub(super) first_passage: Option<usize>,
     /// The side of `blocks`.
     pub(super) block: Option<usize>,
     /// Where a text was cut into passages: the runs of tokens that the engine sums instead.
@@ -50,6 +52,7 @@ impl Wanted {
             whole: Read::new(),
             rows: Vec::new(),
             segments: Vec::new(),
+            first_passage: None,
             block: None,
             runs: None,
         };
@@ -84,10 +87,7 @@ impl Wanted {
                     engine.push(format!("segments={}", wanted.take_segments(argument, prompt, shape)?));
                 }
                 ("blocks", None) => {
-                    let size = match (shape.keys + answer).div_ceil(MAP) {
-                        0 | 1 => 1,
-                        size => size.max(FINEST),
-                    };
+                    let size = square_of(shape.keys + answer);
                     wanted.block = Some(size);
                     engine.push(format!("blocks={size}"));
                 }
@@ -163,6 +163,7 @@ impl Wanted {
         }
         let runs = Runs::gather(prompt.starts(), &mut segments);
         let ends = joined(&runs.ends);
+        self.first_passage = runs.segment.first().copied().flatten();
         (self.segments, self.runs) = (segments, Some(runs));
         Ok(ends)
     }
@@ -177,6 +178,7 @@ impl Wanted {
             tokens: end - start,
         };
         self.segments = starts.zip(ends).map(segment).collect();
+        self.first_passage = ends.iter().position(|end| *end > 0);
         self.runs = None;
     }
 
@@ -194,6 +196,14 @@ impl Wanted {
             }
         }
         arrays
+    }
+}
+
+/// The side of the squares of a map of so many tokens, where nobody says another.
+pub fn square_of(tokens: usize) -> usize {
+    match tokens.div_ceil(MAP) {
+        0 | 1 => 1,
+        size => size.max(FINEST),
     }
 }
 

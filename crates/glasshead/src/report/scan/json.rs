@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use glasshead_attention::{Array, Values};
 use serde::Serialize;
 
-use crate::look::scan::Scan;
+use crate::look::scan::{Origin, Scan};
 use crate::look::segments::Segment;
 use crate::weights::Writer;
 
 #[derive(Serialize)]
 struct Json<'a> {
     version: &'static str,
-    command: &'a str,
+    /// Of a scan that the command made, as `sha256` of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'a str>,
     model: JsonModel<'a>,
     read: &'a str,
     text: &'a str,
@@ -34,8 +36,9 @@ struct Json<'a> {
 #[derive(Serialize)]
 struct JsonModel<'a> {
     name: &'a str,
-    sha256: &'a str,
-    family: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<&'a str>,
+    family: Option<&'a str>,
     layers: usize,
     heads: usize,
 }
@@ -93,15 +96,19 @@ pub(super) fn json(scan: &Scan) -> Writer<'_> {
         let segments = scan.segments.iter().enumerate().map(segment);
         let texts = scan.texts.iter().enumerate().map(segment).zip(scan.text_starts());
         let texts = texts.map(|(segment, first_token)| JsonText { segment, first_token });
+        let (command, sha256) = match &scan.recipe.origin {
+            Origin::Command { line, sha256 } => (Some(line.as_str()), Some(sha256.as_str())),
+            Origin::Python { .. } => (None, None),
+        };
         let json = Json {
             version: scan.recipe.version,
-            command: &scan.recipe.command,
+            command,
             model: JsonModel {
-                name: &scan.recipe.model,
-                sha256: &scan.recipe.sha256,
-                family: scan.info.family,
-                layers: scan.info.layers,
-                heads: scan.info.heads,
+                name: &scan.model.name,
+                sha256,
+                family: scan.model.family.as_deref(),
+                layers: scan.model.layers,
+                heads: scan.model.heads,
             },
             read: &scan.recipe.read,
             text: &scan.text,

@@ -22,7 +22,8 @@ pub(super) struct Group {
 }
 
 /// The readouts with one number per query that a page tells.
-const NUMBERS: &[&str] = &["entropy", "max_weight", "distance", "sink_weight", "lse"];
+const NUMBERS: &[&str] =
+    &["entropy", "max_weight", "distance", "sink_weight", "previous", "self", "induction", "lse"];
 
 /// All groups, and which of them the page begins with.
 pub(super) fn groups(scan: &Scan) -> (Vec<Group>, usize) {

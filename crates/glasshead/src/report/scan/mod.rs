@@ -6,7 +6,7 @@ mod arrays;
 mod json;
 mod looks;
 mod packed;
-mod page;
+pub(super) mod page;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod picture;

@@ -14,7 +14,7 @@ use super::looks::{Group, groups};
 use super::packed::{
     DECADES, FINE_SHADES, SHADES, STEPS, byte_of, deflated, floats, root_of, to_differences, word_of,
 };
-use crate::look::scan::Scan;
+use crate::look::scan::{Origin, Scan, square_of};
 use crate::weights::Writer;
 
 const PAGE: &str = include_str!("../html/scan/page.html");
@@ -44,7 +44,6 @@ const FEW: usize = 5;
 struct Data<'a> {
     version: &'static str,
     model: &'a str,
-    family: &'static str,
     text: &'a str,
     tokens: DataTokens<'a>,
     segments: Vec<DataSegment<'a>>,
@@ -60,7 +59,9 @@ struct Data<'a> {
     shades: f64,
     fine_shades: f64,
     weight: &'static str,
-    missing: Vec<(&'static str, &'static str)>,
+    missing: Vec<(&'static str, String)>,
+    /// What stands before, between and behind what is to be read too, where somebody asks for it.
+    ask: [&'static str; 3],
     notes: Vec<String>,
     recipe: Vec<(&'static str, String)>,
 }
@@ -114,17 +115,20 @@ struct DataTop {
 }
 
 /// The page, written piece by piece: no part of it is in memory twice.
-pub(super) fn page(scan: &Scan) -> Writer<'_> {
+///
+/// The arrays of the scan have the shapes that [`Scan::readouts`] tells.
+pub fn page(scan: &Scan) -> Writer<'_> {
     Box::new(move |out| {
         let (groups, begin) = groups(scan);
         let map = map(scan);
         let top = top(scan);
         let data = data(scan, &groups, begin, map.as_ref(), top.as_ref());
         let json = serde_json::to_string(&data)?;
-        let title = format!("What did {} look at? · glasshead", scan.recipe.model);
+        let title = format!("What did {} look at? · glasshead", scan.model.name);
         let (before, after) = PAGE.split_once(PACKED).unwrap_or((PAGE, ""));
         let parts = [
             ("{{title}}", escape(&title)),
+            ("{{noscript}}", place(scan).without_script.to_owned()),
             ("/*{{css}}*/", STYLES.join("\n")),
             ("{{data}}", in_script(&json)),
             ("/*{{js}}*/", [&SCRIPTS.join("\n"), LAST].join("\n")),
@@ -160,11 +164,9 @@ fn data<'a>(
 ) -> Data<'a> {
     let units = Units::new(&scan.text);
     let tokens = scan.tokens.iter();
-    let first = scan.tokens.first();
     Data {
         version: scan.recipe.version,
-        model: &scan.recipe.model,
-        family: scan.info.family,
+        model: &scan.model.name,
         text: &scan.text,
         tokens: DataTokens {
             start: tokens.clone().map(|token| units.at(token.start)).collect(),
@@ -185,13 +187,7 @@ fn data<'a>(
                 start: units.at(segment.start),
                 end: units.at(segment.end),
                 tokens: segment.tokens,
-                // Passages of a text know their bytes; those of token ranges begin with the first token.
-                holds_first: match first {
-                    Some(token) if token.start < token.end => {
-                        (segment.start..segment.end).contains(&token.start)
-                    }
-                    _ => scan.text.is_empty() && index == 0 && segment.tokens > 0,
-                },
+                holds_first: scan.first_passage == Some(index),
             })
             .collect(),
         layers: &scan.layers,
@@ -211,6 +207,7 @@ fn data<'a>(
         fine_shades: FINE_SHADES,
         weight: lesson::WEIGHT,
         missing: missing(scan),
+        ask: place(scan).ask,
         notes: notes(scan, map, top),
         recipe: recipe(scan),
     }
@@ -352,22 +349,57 @@ fn top(scan: &Scan) -> Option<Top<'_>> {
     })
 }
 
-/// What was not read, and what to add to `--read` for it.
-fn missing(scan: &Scan) -> Vec<(&'static str, &'static str)> {
-    [
-        ("segments", "segments=paragraph"),
-        ("received", "received"),
-        ("rows", "rows=last"),
-        ("first_weight", "first"),
-        ("entropy", "entropy"),
-        ("max_weight", "max"),
-        ("distance", "distance"),
-        ("blocks", "blocks"),
-        ("top_index", "top=8"),
-    ]
-    .into_iter()
-    .filter(|(name, _)| scan.readout(name).is_none())
-    .collect()
+/// The readouts that a page misses where they were not read; and how they are asked for, by `--read` and by the
+/// fields of `glasshead.Read` in Python.
+const MISSING: [(&str, [&str; 2]); 9] = [
+    ("segments", ["segments=paragraph", "segments=[…]"]),
+    ("received", ["received", "received=True"]),
+    ("rows", ["rows=last", "rows=[-1]"]),
+    ("first_weight", ["first", "first=True"]),
+    ("entropy", ["entropy", "entropy=True"]),
+    ("max_weight", ["max", "max=True"]),
+    ("distance", ["distance", "distance=True"]),
+    ("blocks", ["blocks", "blocks="]),
+    ("top_index", ["top=8", "top=8"]),
+];
+
+/// What a reader can do where the scan was made.
+struct Place {
+    /// Which words of [`MISSING`].
+    column: usize,
+    /// What stands before, between and behind them.
+    ask: [&'static str; 3],
+    everything: &'static str,
+    without_script: &'static str,
+}
+
+fn place(scan: &Scan) -> Place {
+    match scan.recipe.origin {
+        Origin::Command { .. } => Place {
+            column: 0,
+            ask: ["--read ", ",", ""],
+            everything: "-o FILE.safetensors, .parquet or .json",
+            without_script: "<code>glasshead scan</code> without <code>--format html</code> prints a short table of the \
+                             same scan.",
+        },
+        Origin::Python { .. } => Place {
+            column: 1,
+            ask: ["Read(", ", ", ")"],
+            everything: "the arrays themselves",
+            without_script: "<code>print</code> shows a short table of the same readouts.",
+        },
+    }
+}
+
+/// What was not read, and what to ask for.
+fn missing(scan: &Scan) -> Vec<(&'static str, String)> {
+    let column = place(scan).column;
+    let missing = MISSING.into_iter().filter(|(name, _)| scan.readout(name).is_none());
+    let said = |words: &str| match words.ends_with('=') {
+        true => format!("{words}{}", square_of(scan.tokens.len())),
+        false => words.to_owned(),
+    };
+    missing.map(|(name, words)| (name, said(words[column]))).collect()
 }
 
 /// What the page leaves out or rounds.
@@ -387,20 +419,20 @@ fn notes(scan: &Scan, map: Option<&Map>, top: Option<&Top<'_>>) -> Vec<String> {
     }
     if let Some(top) = top.filter(|top| top.queries.len() < scan.tokens.len() || top.keys < top.each) {
         notes.push(format!(
-            "Of the heaviest keys the page holds {} of {} for {} of {} queries; all of them are in -o FILE.safetensors, \
-             .parquet or .json.",
+            "Of the heaviest keys the page holds {} of {} for {} of {} queries; all of them are in {}.",
             top.keys,
             top.each,
             top.queries.len(),
-            scan.tokens.len()
+            scan.tokens.len(),
+            place(scan).everything
         ));
     }
     let broken = scan.readouts.iter().filter_map(|array| array.f32());
     let broken: usize = broken.map(|values| values.iter().filter(|x| x.is_nan()).count()).sum();
     if broken > 0 {
         notes.push(format!(
-            "{broken} numbers that were read out are not numbers (NaN): the model computes them from this text. \
-             Where they are drawn, they are drawn as 0."
+            "{broken} numbers that were read out are not numbers (NaN): they were computed so. Where they are drawn, \
+             they are drawn as 0."
         ));
     }
     notes
@@ -415,20 +447,20 @@ fn recipe(scan: &Scan) -> Vec<(&'static str, String)> {
         let numbers: Vec<_> = chosen.iter().map(usize::to_string).collect();
         format!("{} (of 0–{})", numbers.join(", "), of.saturating_sub(1))
     };
-    vec![
-        ("command", scan.recipe.command.clone()),
-        ("model", format!("{} ({})", scan.recipe.model, scan.info.family)),
-        ("sha256", scan.recipe.sha256.clone()),
+    let mut recipe = scan.recipe.origin.told();
+    recipe.insert(1, ("model", scan.model.with_family()));
+    recipe.extend([
         ("tokens", scan.tokens.len().to_string()),
-        ("layers", list(&scan.layers, scan.info.layers)),
-        ("heads", list(&scan.heads, scan.info.heads)),
+        ("layers", list(&scan.layers, scan.model.layers)),
+        ("heads", list(&scan.heads, scan.model.heads)),
         ("quantity", format!("attention weights, read out as {}", scan.recipe.read)),
         (
             "normalisation",
             "softmax: the weights of one query in one head add to 1 over all keys that it may see".to_owned(),
         ),
         ("version", format!("glasshead {}", scan.recipe.version)),
-    ]
+    ]);
+    recipe
 }
 
 /// Where a byte of a text lies in UTF-16 units.

@@ -4,7 +4,7 @@
 use glasshead_attention::Array;
 
 use super::missing;
-use crate::look::scan::Scan;
+use crate::look::scan::{Origin, Scan};
 use crate::{Error, Result};
 
 /// Rectangles and lines of text, in units of a pixel of the screen; text is monospaced, [`CHARACTER`] wide.
@@ -140,18 +140,14 @@ fn framed(scan: &Scan, body: Vec<Shape>, [width, height]: [usize; 2], title: &st
 
 /// How the picture was made.
 pub(super) fn recipe(scan: &Scan) -> Vec<String> {
-    let recipe = &scan.recipe;
-    vec![
-        format!(
-            "{} ({}), {} tokens, SHA-256 {}, glasshead {}",
-            recipe.model,
-            scan.info.family,
-            scan.tokens.len(),
-            recipe.sha256.get(..16).unwrap_or(&recipe.sha256),
-            recipe.version
-        ),
-        recipe.command.clone(),
-    ]
+    let (weights, made) = match &scan.recipe.origin {
+        Origin::Command { line, sha256 } => {
+            (format!(" SHA-256 {},", sha256.get(..16).unwrap_or(sha256)), line.clone())
+        }
+        Origin::Python { call } => (String::new(), call.clone()),
+    };
+    let (model, tokens) = (scan.model.with_family(), scan.tokens.len());
+    vec![format!("{model}, {tokens} tokens,{weights} glasshead {}", scan.recipe.version), made]
 }
 
 /// `shares [rows, columns]` as squares; neighbours of one shade are drawn at once.

@@ -34,7 +34,7 @@ pub(super) fn tell(scan: &Scan) -> Document {
     };
     document.push(Block::Title(format!(
         "{} read {texts}{tokens} tokens: {} × {}",
-        scan.recipe.model,
+        scan.model.name,
         counted(layers, "layer"),
         counted(heads, "head")
     )));
@@ -93,12 +93,7 @@ fn passages(scan: &Scan, array: &Array, document: &mut Document) {
         let chosen = first.iter().enumerate().filter(|(row, _)| wanted(row % tokens.max(1)));
         mean(chosen.map(|(_, &weight)| f64::from(weight)))
     });
-    // Passages of a text know their bytes; those of token ranges begin with the first token.
-    let holds_first = scan.segments.iter().position(|segment| match scan.tokens.first() {
-        Some(token) if token.start < token.end => (segment.start..segment.end).contains(&token.start),
-        _ => scan.text.is_empty() && segment.tokens > 0,
-    });
-    if let (Some(first), Some(place)) = (first, holds_first) {
+    if let (Some(first), Some(place)) = (first, scan.first_passage) {
         shares[place] -= first;
     }
     let mut order: Vec<usize> = (0..count).collect();

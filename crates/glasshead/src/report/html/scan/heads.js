@@ -20,6 +20,12 @@ const MEASURES = [
     of: () => numbers("distance") },
   { key: "sink", label: "sink", long: "share of the sink that is no token", write: percent, name: "sink_weight",
     of: () => numbers("sink_weight") },
+  { key: "previous", label: "token before", long: "share of the token before the query’s own", write: percent, name: "previous",
+    of: () => numbers("previous") },
+  { key: "self", label: "itself", long: "share of the query’s own token", write: percent, name: "self",
+    of: () => numbers("self") },
+  { key: "induction", label: "induction", long: "share of the token behind the query’s last occurrence before", write: percent, name: "induction",
+    of: () => numbers("induction") },
 ];
 
 function numbers(name) {
@@ -47,7 +53,7 @@ function drawHeads() {
   const frame = byId("heads");
   const chosen = measure();
   byId("passage-pick").hidden = chosen?.key !== "passage";
-  byId("no-heads").hidden = MEASURES.every(({ name }) => name === "sink_weight" || !data.missing.some(([lacks]) => lacks === name));
+  byId("no-heads").hidden = MEASURES.every(({ name }) => !data.missing.some(([lacks]) => lacks === name));
   if (!byId("no-heads").hidden) {
     sayMissing("no-heads", chosen ? "Not everything that heads can be compared by was read" : "Nothing that heads can be compared by was read",
       MEASURES.map(({ name }) => name));
@@ -147,7 +153,8 @@ function sayHead(at) {
 
 function chooseHead(at, focus = false) {
   ({ layer: state.layer, head: state.head } = allHeads[at]);
-  history.replaceState(null, "", `#layer=${layers[state.layer]}&head=${heads[state.head]}`);
+  // A page inside another one, as in a notebook, has no address of its own.
+  if (location.protocol !== "about:") history.replaceState(null, "", `#layer=${layers[state.layer]}&head=${heads[state.head]}`);
   drawHeads();
   if (focus) byId("heads").querySelector(`[data-head="${at}"]`)?.focus({ preventScroll: true });
   drawScopes();

@@ -1,4 +1,4 @@
-// The page of `glasshead scan --format html`. The files stand in one script in this order: parts.js, state.js,
+// The page of `glasshead scan --format html`, and of what was captured in Python. The files stand in one script in this order: parts.js, state.js,
 // text.js, passages.js, heads.js, map.js, page.js.
 
 "use strict";
@@ -22,7 +22,7 @@ function drawExclude() {
   box.disabled = !known;
   const note = byId("exclude-note");
   if (!known) {
-    note.replaceChildren("Its weight was not read; add ", el("code", {}, "--read first"), ".");
+    sayMissing("exclude-note", "Its weight was not read", ["first_weight"]);
   } else if (state.exclude) {
     note.textContent = `Its ${percent(seen.left)} are taken out, and the shares of passages and text are scaled up so that the rest adds to 100\u202f%.`;
   } else {
@@ -60,7 +60,7 @@ function buildFoot() {
   byId("source").textContent = `${data.model} · ${count} tokens · ${layers.length} × ${heads.length} heads`;
   byId("weight-note").textContent = data.weight;
   buildRecipe(data.recipe, [
-    ...data.missing.map(([name, list]) => `Not read: ${name} (add --read ${list}).`),
+    ...data.missing.map(([name, list]) => `Not read: ${name} (add ${ask([list])}).`),
     ...data.notes,
   ]);
 }

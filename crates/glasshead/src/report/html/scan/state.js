@@ -143,6 +143,13 @@ const names = new Map(tokens.names);
 const tokenText = (t) => names.get(t) ?? data.text.slice(tokens.start[t], tokens.end[t]);
 const tokenName = (t) => `“${cutText(visibleText(tokenText(t).replace(/^ +(?=\S)/, "")), 24)}”`;
 
+// Passages that have no bytes are ranges of tokens, one behind the other.
+let nextRange = 0;
+for (const segment of segments) [segment.from, segment.to] = [nextRange, (nextRange += segment.tokens)];
+const inPassage = (t, { start, end, from, to }) => (start < end
+  ? !names.has(t) && tokens.start[t] >= start && tokens.start[t] < end
+  : t >= from && t < to);
+
 /** The text between two tokens, short. */
 function excerpt(from, to, most = 40) {
   const name = (t) => tokenText(t);
@@ -169,10 +176,13 @@ function buildChoices(id, options, chosen, choose) {
   }));
 }
 
+/** How a reader asks for what was not read. */
+const ask = (list) => data.ask[0] + list.join(data.ask[1]) + data.ask[2];
+
 /** What is missing is said where it would stand, with what to add for it. */
 function sayMissing(id, what, readouts) {
   const note = byId(id);
   note.hidden = false;
   const add = data.missing.filter(([name]) => readouts.includes(name)).map(([, list]) => list);
-  note.replaceChildren(`${what}; add `, el("code", {}, `--read ${add.join(",")}`), ".");
+  note.replaceChildren(`${what}; add `, el("code", {}, ask(add)), ".");
 }

@@ -86,8 +86,7 @@ function markTokens(chunk) {
     const option = options.get(t);
     option.setAttribute("aria-selected", String(t === state.token));
     option.tabIndex = t === stop ? 0 : -1;
-    option.classList.toggle("in-passage", passage !== null && !names.has(t)
-      && tokens.start[t] >= passage.start && tokens.start[t] < passage.end);
+    option.classList.toggle("in-passage", passage !== null && inPassage(t, passage));
   }
 }
 
@@ -159,8 +158,7 @@ function scrollInto(box, node) {
 function markPassage(scroll) {
   builtChunks().forEach(markTokens);
   if (!scroll || state.passage === null) return;
-  const { start, end } = segments[state.passage];
-  const t = tokens.start.findIndex((at, i) => !names.has(i) && at >= start && at < end);
+  const t = tokens.start.findIndex((_, i) => inPassage(i, segments[state.passage]));
   if (t < 0) return;
   buildChunk(chunks[Math.floor(t / CHUNK)]);
   const box = byId("text");
