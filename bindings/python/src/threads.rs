@@ -7,7 +7,7 @@
 use std::{
     mem, process,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, ThreadId},
@@ -61,11 +61,11 @@ impl Pools {
 
     /// How many threads compute: what was said, or as rayon counts them.
     fn threads(&self) -> usize {
+        // To ask the system takes longer than a small attention.
+        static USUAL: OnceLock<usize> = OnceLock::new();
         let said = || std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|threads| *threads > 0);
-        match self.wanted {
-            0 => said().unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
-            wanted => wanted,
-        }
+        let usual = || said().unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+        if self.wanted == 0 { *USUAL.get_or_init(usual) } else { self.wanted }
     }
 
     fn pool(&mut self, main: bool) -> PyResult<Arc<ThreadPool>> {

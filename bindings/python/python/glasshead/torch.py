@@ -112,18 +112,18 @@ def causal_bias(mask: Tensor) -> tuple[Tensor | None, str | bool]:
 
 
 def as_usual(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, enable_gqa: bool) -> bool:
-    """Whether these are [batch, heads, tokens, dim] with as many heads, and nothing is to be done: told in few steps,
-    because all others take as long as a small attention."""
+    """Whether these are [batch, heads, tokens, dim] that the engine takes as they are: told in few steps, because all
+    others take as long as a small attention."""
     return (
         mask is None
-        and not enable_gqa
         and type(query) is type(key) is type(value) is Tensor
         and query.dtype is key.dtype is value.dtype
         and query.dtype in FLOATS
         and not (query.is_nested or key.is_nested or value.is_nested)
         and query.dim() == key.dim() == value.dim() == 4
         and query.size(0) == key.size(0) == value.size(0) > 0
-        and query.size(1) == key.size(1) == value.size(1) > 0
+        and query.size(1) > 0 < key.size(1) == value.size(1)
+        and (query.size(1) % key.size(1) == 0 if enable_gqa else query.size(1) == key.size(1))
         and query.size(3) > 0 < value.size(3)
     )
 
