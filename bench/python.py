@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The Python package beside torch and beside the engine called from Rust, in one run.
 
-    cargo build --release && pip install ./bindings/python torch transformers gguf
+    cargo build --release && pip install ./bindings/python torch transformers gguf accelerate
     bench/python.py shapes --record bench/records/DATE-python.json
     bench/python.py backward --record bench/records/DATE-python-backward.json
     bench/python.py model smollm2 --tokens 4096 --record bench/records/DATE-python-model.json
