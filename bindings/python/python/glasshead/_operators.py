@@ -83,18 +83,8 @@ def _(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: str, scale: 
 
 
 @attention_backward.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    grad_out: Tensor,
-    causal: str,
-    scale: float | None,
-    of_mask: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *_, of_mask = rest
     of = mask.new_empty(mask.shape) if of_mask and mask is not None else q.new_empty(0)
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), of
 
@@ -114,15 +104,9 @@ def differentiate(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None,
 attention.register_autograd(differentiate, setup_context=keep)
 
 
-def one_batch(info: Any, dims: tuple[int | None, ...], tensors: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """An axis that ``vmap`` runs over becomes part of the batch."""
-    taken: list[Tensor | None] = []
-    for x, dim in zip(tensors, dims, strict=True):
-        if x is not None:
-            x = x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-            x = x.reshape(-1, *x.shape[2:])
-        taken.append(x)
-    return taken
+def in_front(info: Any, dim: int | None, x: Tensor) -> Tensor:
+    """With the axis that ``vmap`` runs over as the first."""
+    return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
 
 
 @attention.register_vmap
@@ -136,23 +120,14 @@ def _(
     causal: str,
     scale: float | None,
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    batch = q.shape[0] if dims[0] is None else q.movedim(dims[0], 0).shape[1]
-    wide = four(mask, batch, dims[3])
-    rows = one_batch(info, dims[:4], (q, k, v, wide))
-    out, lse = attention(*rows, causal, scale)
-    return (out.unflatten(0, (info.batch_size, batch)), lse.unflatten(0, (info.batch_size, batch))), (0, 0)
-
-
-def four(mask: Tensor | None, batch: int, dim: int | None) -> Tensor | None:
-    """A mask with all four axes behind the one that ``vmap`` runs over, and as long a batch as q."""
-    if mask is None:
-        return None
-    if dim is None:
-        mask = mask[(None,) * (4 - mask.dim())]
-        return mask.expand(batch, *mask.shape[1:])
-    mask = mask.movedim(dim, 0)
-    mask = mask[(slice(None), *(None,) * (5 - mask.dim()))]
-    return mask.expand(-1, batch, *mask.shape[2:]).movedim(0, dim)
+    q, k, v = (in_front(info, dim, x) for dim, x in zip(dims, (q, k, v), strict=False))
+    both = q.shape[:2]
+    if mask is not None:
+        mask = in_front(info, dims[3], mask)
+        mask = mask[(slice(None), *(None,) * (5 - mask.dim()))]
+        mask = mask.expand(*both, *mask.shape[2:]).flatten(0, 1)
+    out, lse = attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask, causal, scale)
+    return (out.unflatten(0, both), lse.unflatten(0, both)), (0, 0)
 
 
 @attention_backward.register_vmap

@@ -412,12 +412,12 @@ impl Readouts {
         for head in heads {
             head.done.into_iter().for_each(|(array, more)| values[array].push(more));
         }
-        let mut copies = Vec::new();
+        let mut moving = Vec::new();
         for (array, values) in arrays.iter_mut().zip(values) {
             array.shape.splice(0..0, [self.shape.batch, self.shape.heads]);
-            side_by_side(array, values, &mut copies);
+            side_by_side(array, values, &mut moving);
         }
-        threads::for_each(&mut copies, spread, Copy::copy);
+        threads::for_each(&mut moving, spread, Moving::arrive);
         arrays
     }
 }
@@ -464,13 +464,13 @@ impl HeadParts {
 }
 
 /// Numbers on the way to their final place.
-enum Copy<'a> {
+enum Moving<'a> {
     F32(&'a mut [f32], Vec<f32>),
     I64(&'a mut [i64], Vec<i64>),
 }
 
-impl Copy<'_> {
-    fn copy(&mut self) {
+impl Moving<'_> {
+    fn arrive(&mut self) {
         match self {
             Self::F32(to, from) => to.copy_from_slice(&std::mem::take(from)),
             Self::I64(to, from) => to.copy_from_slice(&std::mem::take(from)),
@@ -479,7 +479,7 @@ impl Copy<'_> {
 }
 
 /// Makes room in an array of known shape and lists what is to be copied there; what is all of it already is moved.
-fn side_by_side<'a>(array: &'a mut Array, mut parts: Vec<Values>, copies: &mut Vec<Copy<'a>>) {
+fn side_by_side<'a>(array: &'a mut Array, mut parts: Vec<Values>, moving: &mut Vec<Moving<'a>>) {
     let count: usize = array.shape.iter().product();
     let announced = std::mem::discriminant(&array.values);
     assert!(
@@ -499,7 +499,7 @@ fn side_by_side<'a>(array: &'a mut Array, mut parts: Vec<Values>, copies: &mut V
             let mut room = &mut room[..];
             for part in parts {
                 if let (Some(to), Values::F32(from)) = (room.split_off_mut(..part.len()), part) {
-                    copies.push(Copy::F32(to, from));
+                    moving.push(Moving::F32(to, from));
                 }
             }
         }
@@ -508,7 +508,7 @@ fn side_by_side<'a>(array: &'a mut Array, mut parts: Vec<Values>, copies: &mut V
             let mut room = &mut room[..];
             for part in parts {
                 if let (Some(to), Values::I64(from)) = (room.split_off_mut(..part.len()), part) {
-                    copies.push(Copy::I64(to, from));
+                    moving.push(Moving::I64(to, from));
                 }
             }
         }
