@@ -2,19 +2,20 @@
 
 use crate::isa::{Number, Simd};
 
-/// 2ˣ for x ≤ 0, within 1 ulp in f32; 0 for −∞, NaN for NaN. Right for positive x too, below the largest
-/// number.
+/// 2ˣ for x ≤ 0, within 1 ulp in f32; 0 for −∞, NaN for NaN. Right for positive x up to 64 too.
 ///
 /// x = n + f with whole n and |f| ≤ ½; 2ˣ = 2ⁿ · 2ᶠ, and a polynomial for 2ᶠ.
 #[inline(always)]
 pub(crate) fn exp2<S: Simd>(simd: S, x: S::F) -> S::F {
     let (n, f) = simd.split(x);
-    let coefficients = S::N::EXP2;
-    let mut p = simd.splat(coefficients[coefficients.len() - 1]);
-    for &coefficient in coefficients[1..coefficients.len() - 1].iter().rev() {
-        p = simd.mul_add(p, f, simd.splat(coefficient));
+    // Over a power of 2, which changes no digit.
+    let coefficient = |k: usize| simd.constant(S::N::EXP2[k].to_f64() / S::LIFT);
+    let degree = S::N::EXP2.len() - 1;
+    let mut p = coefficient(degree);
+    for k in (1..degree).rev() {
+        p = simd.mul_add(p, f, coefficient(k));
     }
-    simd.mul_pow2(simd.mul_add_once(p, f, simd.splat(coefficients[0])), n)
+    simd.mul_pow2(simd.mul_add_once(p, f, coefficient(0)), n)
 }
 
 /// (tanh x − x)/x³ for |x| < 0.625: the coefficients of Cephes' tanhf (Moshier).

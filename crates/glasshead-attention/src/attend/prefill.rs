@@ -38,8 +38,6 @@ use crate::{
     isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd, UNROLL},
 };
 
-/// Keys per block: their weights (32 KiB with AVX-512, 16 as bf16) are read from the first cache for every few dims.
-pub(super) const KEYS: usize = 256;
 /// Tiles per panel: how often a block of k and v is used once it is in the second cache.
 pub(super) const TILES: usize = 8;
 
@@ -122,7 +120,7 @@ impl<T: Element> Panel<'_, '_, T> {
             for (room, range) in workspace.rooms.iter_mut().zip(&ranges[..tiles]) {
                 // Later tiles may visit more keys, up to all.
                 let keys = range.end.saturating_sub(range.start).next_power_of_two().min(problem.keys);
-                let (tile, all) = Kept::new(simd, reading, keys + KEYS, room);
+                let (tile, all) = Kept::new(simd, reading, keys + S::KEYS, room);
                 kept.push(tile);
                 weights.push(all);
             }
@@ -133,8 +131,8 @@ impl<T: Element> Panel<'_, '_, T> {
         let held = in_place && first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
         let next =
             next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
-        for start in (start..end).step_by(KEYS) {
-            let block = start..end.min(start + KEYS);
+        for start in (start..end).step_by(S::KEYS) {
+            let block = start..end.min(start + S::KEYS);
             let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
             let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
 
@@ -144,9 +142,9 @@ impl<T: Element> Panel<'_, '_, T> {
                 ahead = ahead.slice(out);
             }
             if let Some(panel) = next.filter(|_| last) {
-                ahead = ahead.panel(problem, panel, count, KEYS);
+                ahead = ahead.panel(problem, panel, count, S::KEYS);
             } else if !held {
-                let keys = block.end..end.min(block.end + KEYS);
+                let keys = block.end..end.min(block.end + S::KEYS);
                 let head = [batch, head / problem.group];
                 ahead = ahead.tokens(problem.k, head, keys.clone()).tokens(problem.v, head, keys);
             }
@@ -162,7 +160,7 @@ impl<T: Element> Panel<'_, '_, T> {
                 let stays = READ && !weights[tile].is_empty();
                 let p = match stays {
                     true => &mut weights[tile][kept[tile].keys_before(from) * width..],
-                    false => workspace.p.get(KEYS * width),
+                    false => workspace.p.get(S::KEYS * width),
                 };
                 let p = &mut p[..(to - from) * width];
                 let scores = Scores {
@@ -177,7 +175,7 @@ impl<T: Element> Panel<'_, '_, T> {
                 let max = scores.multiply::<S, D, ROWS>(simd, p, &mut ahead);
                 let mut bias = None;
                 if let Some(mask) = problem.mask() {
-                    let room = &mut workspace.bias.get(KEYS * width)[..(to - from) * width];
+                    let room = &mut workspace.bias.get(S::KEYS * width)[..(to - from) * width];
                     let queries = query_at(tile, 0)..=query_at(tile, width - 1);
                     pack_bias(simd, mask, [batch, head], queries, from..to, room);
                     bias = Some(&*room);
@@ -211,7 +209,7 @@ impl<T: Element> Panel<'_, '_, T> {
         for (tile, out) in out.chunks_mut(width * value_dim).enumerate() {
             let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
             let vouched = normalize(simd, running[tile], problem.sinks.map(|sinks| sinks[head]), o);
-            unpack(simd, o, out, value_dim, workspace.p.get(KEYS * width));
+            unpack(simd, o, out, value_dim, workspace.p.get(S::KEYS * width));
             for (lane, out) in out.chunks_exact_mut(value_dim).enumerate() {
                 if !vouched[lane] {
                     rowwise::one(problem, batch, head, query_at(tile, lane), &mut workspace.row, out);

@@ -309,25 +309,20 @@ pub(super) fn mix<S: Simd, D: Dot<S>, const ROWS: usize>(
 ) {
     let width = COLUMNS * S::LANES;
     let dim = o.len() / width;
-    let mut shrink = shrink;
-    for (turn, p) in p.chunks(S::TURN.saturating_mul(width)).enumerate() {
-        let v = v.skip(turn * S::TURN / D::DEPTH);
-        let mut d = 0;
-        simd.apart(|| {
-            while worth(dim - d, ROWS) {
-                mix_rows::<S, D, ROWS>(simd, p, v, shrink, o, d);
-                d += ROWS;
-            }
-        });
-        while dim - d >= 4 {
-            mix_rows::<S, D, 4>(simd, p, v, shrink, o, d);
-            d += 4;
+    let mut d = 0;
+    simd.apart(|| {
+        while worth(dim - d, ROWS) {
+            mix_rows::<S, D, ROWS>(simd, p, v, shrink, o, d);
+            d += ROWS;
         }
-        while d < dim {
-            mix_rows::<S, D, 1>(simd, p, v, shrink, o, d);
-            d += 1;
-        }
-        shrink = [simd.constant(1.0); COLUMNS];
+    });
+    while dim - d >= 4 {
+        mix_rows::<S, D, 4>(simd, p, v, shrink, o, d);
+        d += 4;
+    }
+    while d < dim {
+        mix_rows::<S, D, 1>(simd, p, v, shrink, o, d);
+        d += 1;
     }
 }
 

@@ -1,6 +1,9 @@
 //! AVX2 with FMA and F16C.
 
-use std::arch::x86_64::*;
+use std::{
+    arch::x86_64::*,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use half::{bf16, f16};
 
@@ -36,8 +39,8 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const ROWS: usize = 6;
     const WIDE: usize = 4;
-    // Measured (bench/PROFILE.md): the fewer, the faster, until the output is loaded and stored too often.
-    const TURN: usize = 8;
+    // Where there is no AVX-512, second caches are often of 512 KiB.
+    const KEYS: usize = 128;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -180,28 +183,26 @@ impl Simd for Avx2 {
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
     }
+    const LIFT: f64 = (1u64 << 32) as f64;
     #[inline(always)]
     fn split(self, x: Self::F) -> (Self::F, Self::F) {
-        // −∞ − −∞ would be NaN; max lets NaN through.
-        let x = self.max(self.splat(-200.0), x);
-        // SAFETY: the token proves AVX2.
-        let n = unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) };
-        (n, self.sub(x, n))
+        // Adding 1.5 · 2²³ leaves no room for a fraction, and n + 32 in the lowest bits as exponents are written,
+        // counted from 127: 2ⁿ⁺³² is a normal number. −∞ − −∞ would be NaN; max lets NaN through.
+        let x = self.max(self.splat(-155.0), x);
+        let rounder = self.splat((3 << 22) as f32 + 32.0 + 127.0);
+        let n = self.add(x, rounder);
+        (n, self.sub(x, self.sub(n, rounder)))
     }
     #[inline(always)]
     fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F {
         // SAFETY: the token proves AVX2.
-        unsafe {
-            // Two halves, because 2ⁿ itself may be too small for a float while the product is not.
-            let bias = _mm256_set1_epi32(127);
-            let n = _mm256_cvtps_epi32(n);
-            let half = _mm256_srai_epi32::<1>(n);
-            let first = _mm256_slli_epi32::<23>(_mm256_add_epi32(half, bias));
-            let second = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_sub_epi32(n, half), bias));
-            _mm256_mul_ps(_mm256_mul_ps(x, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second))
-        }
+        unsafe { self.mul(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(n)))) }
     }
     apart!("avx2,fma,f16c");
+    #[inline(always)]
+    fn end_step(self) {
+        compiler_fence(Ordering::SeqCst);
+    }
     #[inline(always)]
     fn sum(self, x: Self::F) -> f32 {
         // SAFETY: the token proves AVX2.

@@ -76,8 +76,11 @@ pub trait Simd: Copy + Send + Sync {
     const ROWS: usize;
     /// Vectors side by side in a tile of two rows.
     const WIDE: usize;
-    /// Keys whose values are multiplied at a time, for all dims, an even number.
-    const TURN: usize = usize::MAX - 1;
+    /// Keys per block: their weights (32 KiB with AVX-512, 16 as bf16) are read from the first cache for every few
+    /// dims, and the block, the next one and a panel's queries and output share the second.
+    const KEYS: usize = 256;
+    /// A power of 2 that [`Simd::mul_pow2`] multiplies with besides, so that no power it needs is too small for a number.
+    const LIFT: f64 = 1.0;
     /// The same number in every lane.
     fn splat(self, x: Self::N) -> Self::F;
     /// The same number in every lane, rounded from `f64`.
@@ -182,9 +185,9 @@ pub trait Simd: Copy + Send + Sync {
     /// `a < b ? yes : no`, by lane; no where either is NaN.
     fn select_less(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
     /// `(n, f)` with whole n, |f| ≤ ½ and n + f = x, exactly where |x| < 2²²; (−∞ or very low, anything
-    /// finite) for −∞, NaN twice for NaN.
+    /// finite) for −∞, NaN twice for NaN. How n is written is known to [`Simd::mul_pow2`] alone.
     fn split(self, x: Self::F) -> (Self::F, Self::F);
-    /// `x · 2ⁿ` for whole n up to 127, rounded once, down to subnormal numbers and 0.
+    /// `x · 2ⁿ · LIFT` for whole n up to 64, rounded once, down to subnormal numbers and 0.
     fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F;
     /// Calls `work`, as a function of its own where registers are few: inlined, the compiler would keep what
     /// comes after in registers, and sums in memory. `work` is one call of an `#[inline(always)]` function.
@@ -192,6 +195,10 @@ pub trait Simd: Copy + Send + Sync {
     fn apart(self, work: impl FnOnce()) {
         work();
     }
+    /// Called after each step of a register tile: where registers are few, the compiler must not load vectors of
+    /// the next step before, for it would keep a sum in memory instead.
+    #[inline(always)]
+    fn end_step(self) {}
     /// The sum of the lanes, in pairs of halves.
     fn sum(self, x: Self::F) -> Self::N;
     /// The sums of the lanes of each, all in the same order.
@@ -415,6 +422,7 @@ mod tests {
             let nan = simd.splat(f32::NAN);
             let (two, three) = (simd.splat(2.0), simd.splat(3.0));
             let lanes = simd.lanes();
+            let times = |x: f32| simd.mul_pow2(simd.constant(3.0 / S::LIFT), simd.split(simd.splat(x)).0);
             let results = [
                 simd.add(two, three),
                 simd.sub(two, three),
@@ -426,11 +434,11 @@ mod tests {
                 simd.max(nan, two),
                 simd.select_less(two, three, lanes, nan),
                 simd.select_less(nan, three, nan, two),
-                simd.split(simd.splat(2.25)).0,
                 simd.split(simd.splat(-3.75)).1,
-                simd.mul_pow2(three, simd.splat(-149.0)),
-                simd.mul_pow2(three, simd.splat(-200.0)),
-                simd.mul_pow2(three, simd.splat(4.0)),
+                times(2.25),
+                times(-149.0),
+                times(-200.0),
+                times(4.0),
             ];
             let mut out = vec![vec![0.0; S::LANES]; results.len()];
             for (out, result) in out.iter_mut().zip(results) {
@@ -454,7 +462,8 @@ mod tests {
     #[test]
     fn every_set_of_this_machine_does_the_same() {
         let tiny = f32::from_bits(3);
-        let first = [5.0, -1.0, 6.0, 1.5, 8.0, 3.0, f32::NAN, 2.0, 0.0, 2.0, 2.0, 0.25, tiny, 0.0, 48.0, 0.0];
+        let first =
+            [5.0, -1.0, 6.0, 1.5, 8.0, 3.0, f32::NAN, 2.0, 0.0, 2.0, 0.25, 12.0, tiny, 0.0, 48.0, 0.0];
         for set in InstructionSet::ALL {
             if !set.is_here() {
                 eprintln!("NOT TESTED: this CPU has no {}", set.name());

@@ -72,6 +72,7 @@ pub(crate) fn add_product<
             beside();
             for u in 0..UNROLL {
                 step_of::<S, D, B, ROWS, COLS>(simd, a.add(u * step), row, b.add(u * b_step), &mut sums);
+                simd.end_step();
             }
             a = a.wrapping_add(UNROLL * step);
             b = b.wrapping_add(UNROLL * b_step);

@@ -13,8 +13,8 @@ use crate::{
 
 /// Up to so many places are kept in registers while a block is looked through.
 const IN_REGISTERS: usize = 8;
-/// Keys that are looked through at a time.
-const CANDIDATES: usize = 128;
+/// Keys that are looked through at a time: a bit of a word each.
+const CANDIDATES: usize = u64::BITS as usize;
 /// Up to here f32 counts keys exactly.
 const MOST_KEYS: usize = 1 << 24;
 
@@ -247,18 +247,17 @@ fn see_column<S: Simd, const BY_VALUE: bool>(
                 *to = shift(block, part * CANDIDATES + at);
             }
         }
-        let mut candidates = [0u8; CANDIDATES];
-        let mut count = 0;
+        let mut better = 0u64;
         for (at, row) in rows.chunks_exact(width).enumerate() {
             let mut score = simd.load(&row[c * S::LANES..]);
             if BY_VALUE {
                 score = simd.add(score, simd.splat(shifts[at]));
             }
-            candidates[count % CANDIDATES] = at as u8;
-            count += usize::from(simd.any_less(least, score));
+            better |= u64::from(simd.any_less(least, score)) << at;
         }
-        for &at in &candidates[..count] {
-            let at = usize::from(at);
+        while better != 0 {
+            let at = better.trailing_zeros() as usize;
+            better &= better - 1;
             let mut score = simd.load(&rows[at * width + c * S::LANES..]);
             if BY_VALUE {
                 score = simd.add(score, simd.splat(shifts[at]));
