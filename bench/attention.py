@@ -374,8 +374,9 @@ def main():
             for name, figures in result["peers"].items():
                 told = figures.get("reason") or "{best_ms:.3f} ms, median {median_ms:.3f}, {fraction_of_peak:.2f} of the multiply-adds, {fraction_of_bandwidth:.2f} of the bandwidth, error {max_abs_error:.1e}".format(**figures)
                 print(f"{shape['name']}, {result['threads']} threads, {name}: {told}", flush=True)
-    if args.record:
-        args.record.write_text(json.dumps(record, indent=1) + "\n")
+        # After every shape, so that little is lost where a run is broken off.
+        if args.record:
+            args.record.write_text(json.dumps(record, indent=1) + "\n")
     if record["cases"]:
         print(table(record))
 

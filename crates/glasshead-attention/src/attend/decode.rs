@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Element,
-    isa::{Dot, Grid, Kernel, MAX_LANES, Number, Simd, Single, Stored, UNROLL, dots, product},
+    isa::{Dot, Grid, Kernel, Lanes, MAX_LANES, Number, Simd, Single, Stored, UNROLL, dots, product},
     softmax::exp2,
 };
 
@@ -117,8 +117,16 @@ impl<T: Element> Chunk<'_, '_, T> {
             // read is there already, and memory never waits for sums.
             let head = [batch, key_head];
             let mut ahead = Ahead::nothing(len, pairs(problem.v)).tokens(problem.v, head, block.clone());
-            let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
-            score::<S, D>(simd, k, len, q, depth, p, &mut ahead);
+            match k_source.unpadded() {
+                // Widened in registers, for a key is read once.
+                Some(k) if D::DEPTH == 1 => {
+                    score::<S, D, T>(simd, k.skip(start), len, q, depth, p, &mut ahead);
+                }
+                _ => {
+                    let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
+                    score::<S, D, D::Item>(simd, k, len, q, depth, p, &mut ahead);
+                }
+            }
             for (r, (p, partial)) in
                 p.chunks_exact_mut(KEYS).zip(partial.chunks_exact_mut(layout.row())).enumerate()
             {
@@ -148,9 +156,9 @@ impl<T: Element> Chunk<'_, '_, T> {
 /// q·k of a block of keys for all rows of q, `p[r · KEYS + key]`. Key by key, in the order in which they lie:
 /// a tile of two keys reads two streams, and memory gives a quarter less (measured).
 #[inline(always)]
-fn score<S: Simd, D: Dot<S>>(
+fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>>(
     simd: S,
-    k: Rows<D::Item>,
+    k: Rows<K>,
     keys: usize,
     q: &[S::N],
     depth: usize,
@@ -163,14 +171,14 @@ fn score<S: Simd, D: Dot<S>>(
         let k = &k.skip(key).values[..depth];
         let mut r = 0;
         while rows - r >= TILE {
-            let sums = dots::<S, D, TILE>(simd, k, &q[r * depth..], depth);
+            let sums = dots::<S, D, K, TILE>(simd, k, &q[r * depth..], depth);
             for (i, sum) in simd.sums(sums).into_iter().enumerate() {
                 p[(r + i) * KEYS + key] = sum;
             }
             r += TILE;
         }
         while r < rows {
-            let [sum] = dots::<S, D, 1>(simd, k, &q[r * depth..], depth);
+            let [sum] = dots::<S, D, K, 1>(simd, k, &q[r * depth..], depth);
             p[r * KEYS + key] = simd.sum(sum);
             r += 1;
         }

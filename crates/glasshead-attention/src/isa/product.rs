@@ -114,15 +114,15 @@ unsafe fn step_of<S: Simd, D: Dot<S>, B: Lanes<Number = S::N>, const ROWS: usize
     }
 }
 
-/// `sums[r]`, to be added up over its lanes: a · b[r] for vectors of items, where row r of b starts at
-/// `r · b_row`.
+/// `sums[r]`, to be added up over its lanes: a · b[r] for vectors of items, or of values that are widened to them, where
+/// row r of b starts at `r · b_row`.
 ///
 /// # Panics
 /// When a row lies outside its slice.
 #[inline(always)]
-pub(crate) fn dots<S: Simd, D: Dot<S>, const ROWS: usize>(
+pub(crate) fn dots<S: Simd, D: Dot<S>, A: Lanes<Number = S::N>, const ROWS: usize>(
     simd: S,
-    a: &[D::Item],
+    a: &[A],
     b: &[S::N],
     b_row: usize,
 ) -> [S::F; ROWS] {
@@ -132,7 +132,7 @@ pub(crate) fn dots<S: Simd, D: Dot<S>, const ROWS: usize>(
     let (a, b) = (a.as_ptr(), b.as_ptr());
     for at in (0..len).step_by(S::LANES) {
         // SAFETY: at + LANES ≤ len ≤ a.len().
-        let x = unsafe { D::Item::load_at(simd, a.add(at)) };
+        let x = unsafe { A::load_at(simd, a.add(at)) };
         for (r, sum) in sums.iter_mut().enumerate() {
             // SAFETY: the assert on b above, at + LANES ≤ len.
             let y = unsafe { simd.load_at(b.add(r * b_row + at)) };

@@ -262,14 +262,16 @@ fn see_column<S: Simd, const BY_VALUE: bool>(
             if BY_VALUE {
                 score = simd.add(score, simd.splat(shifts[at]));
             }
-            let mut key = simd.constant((block.keys.start + part * CANDIDATES + at) as f64);
-            for best in &mut best {
-                let old = *best;
-                best.0 = simd.max(score, old.0);
-                best.1 = simd.select_less(old.0, score, key, old.1);
-                key = simd.select_less(old.0, score, old.1, key);
-                score = simd.min(score, old.0);
+            let key = simd.constant((block.keys.start + part * CANDIDATES + at) as f64);
+            // Every place keeps what it holds, takes the new one, or what stood before it; none waits for another.
+            for place in (1..IN_REGISTERS).rev() {
+                let (old, before) = (best[place], best[place - 1]);
+                let key = simd.select_less(before.0, score, before.1, key);
+                best[place] =
+                    (simd.max(simd.min(score, before.0), old.0), simd.select_less(old.0, score, key, old.1));
             }
+            let old = best[0];
+            best[0] = (simd.max(score, old.0), simd.select_less(old.0, score, key, old.1));
         }
     }
     for (place, best) in best.iter().enumerate() {
