@@ -1,6 +1,6 @@
 //! The keys and values of a text that grows, token by token.
 
-use crate::{Attention, AttentionError, Causal, Element, TensorView};
+use crate::{Attention, AttentionError, Causal, Element, TensorView, views::fits};
 
 /// Keys and values of the tokens so far, with room for more.
 ///
@@ -36,11 +36,8 @@ impl<T: Element> KvCache<T> {
     /// When that does not fit into memory.
     pub fn new(shape: [usize; 3], dim: usize, value_dim: usize) -> Result<Self, AttentionError> {
         let zeros = |dim: usize| {
-            let len = shape.into_iter().chain([dim]).try_fold(1usize, |n, len| n.checked_mul(len));
-            let mut values = Vec::new();
-            let reserved = len.is_some_and(|len| values.try_reserve_exact(len).is_ok());
-            values.resize(len.filter(|_| reserved)?, T::default());
-            Some(values)
+            let len = fits::<T>(shape.into_iter().chain([dim]))?;
+            Some(vec![T::default(); len])
         };
         let too_large = || {
             let [batch, kv_heads, capacity] = shape;

@@ -124,6 +124,12 @@ impl<'a, T: Element> Vector<'a, T> {
     }
 }
 
+/// How many values an array of this shape holds, `None` where memory has no room for them.
+pub(crate) fn fits<T>(shape: impl IntoIterator<Item = usize>) -> Option<usize> {
+    let len = shape.into_iter().try_fold(1usize, |n, len| n.checked_mul(len))?;
+    Vec::<T>::new().try_reserve_exact(len).is_ok().then_some(len)
+}
+
 /// One more than the largest index, 0 for an empty shape, `None` on overflow.
 pub(crate) fn values_needed(shape: [usize; 4], strides: [usize; 4]) -> Option<usize> {
     if shape.contains(&0) {

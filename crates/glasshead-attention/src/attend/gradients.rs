@@ -18,6 +18,7 @@ use crate::{
     AttentionError, Element, TensorView,
     isa::{COLUMNS, InstructionSet, Number},
     reference, threads,
+    views::fits,
 };
 
 /// At least so many queries are one task, and at most so many tasks share a sequence: each costs the memory of
@@ -120,11 +121,8 @@ impl<T: Element> Attention<'_, T> {
 
 /// A view may repeat values with stride 0: its gradient can be larger than it, and than memory.
 fn zeros<T: Element>(what: &'static str, shape: [usize; 4]) -> Result<Vec<T>, AttentionError> {
-    let len = shape.into_iter().try_fold(1usize, |n, len| n.checked_mul(len));
-    match len.filter(|len| Vec::<T>::new().try_reserve_exact(*len).is_ok()) {
-        Some(len) => Ok(vec![T::default(); len]),
-        None => Err(AttentionError::shape(what, &shape, "gradients that fit into memory")),
-    }
+    let too_large = || AttentionError::shape(what, &shape, "gradients that fit into memory");
+    Ok(vec![T::default(); fits::<T>(shape).ok_or_else(too_large)?])
 }
 
 /// Fills the gradients; those of the sinks, `[heads]`.

@@ -6,6 +6,7 @@ use crate::{
     isa::Number,
     mask::{Mask, Visibility},
     readout::Shape,
+    views::fits,
 };
 
 /// A checked request.
@@ -113,8 +114,7 @@ impl<'a, T: Element> Problem<'a, T> {
         };
         // A view may repeat values with stride 0, and one without keys has values of any length: the output
         // can be larger than any input, and than memory.
-        let values = problem.out_shape().into_iter().try_fold(1usize, |n, len| n.checked_mul(len));
-        if values.is_none_or(|n| Vec::<T>::new().try_reserve_exact(n).is_err()) {
+        if fits::<T>(problem.out_shape()).is_none() {
             return Err(AttentionError::shape(
                 "out",
                 &problem.out_shape(),

@@ -9,6 +9,9 @@ use half::{bf16, f16};
 
 use super::{Kernel, Lanes, Simd, Single};
 
+/// The exponent of [`Simd::LIFT`].
+const LIFTED: u32 = 32;
+
 /// Proof that this CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
@@ -41,6 +44,7 @@ impl Simd for Avx2 {
     const WIDE: usize = 4;
     // Where there is no AVX-512, second caches are often of 512 KiB.
     const KEYS: usize = 128;
+    const LIFT: f64 = (1u64 << LIFTED) as f64;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -138,40 +142,14 @@ impl Simd for Avx2 {
             unsafe { _mm256_storeu_ps(to.add(j * to_stride), column) };
         }
     }
-    #[inline(always)]
-    fn add(self, a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the token proves AVX2.
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the token proves AVX2.
-        unsafe { _mm256_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the token proves AVX2.
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn div(self, a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the token proves AVX2.
-        unsafe { _mm256_div_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        // SAFETY: the token proves FMA.
-        unsafe { _mm256_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn max(self, a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the token proves AVX2.
-        unsafe { _mm256_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn min(self, a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the token proves AVX2.
-        unsafe { _mm256_min_ps(a, b) }
+    instructions! {
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        mul_add(a, b, c) = _mm256_fmadd_ps;
+        max(a, b) = _mm256_max_ps;
+        min(a, b) = _mm256_min_ps;
     }
     #[inline(always)]
     fn any_less(self, a: Self::F, b: Self::F) -> bool {
@@ -183,13 +161,12 @@ impl Simd for Avx2 {
         // SAFETY: the token proves AVX2.
         unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
     }
-    const LIFT: f64 = (1u64 << 32) as f64;
     #[inline(always)]
     fn split(self, x: Self::F) -> (Self::F, Self::F) {
-        // Adding 1.5 · 2²³ leaves no room for a fraction, and n + 32 in the lowest bits as exponents are written,
-        // counted from 127: 2ⁿ⁺³² is a normal number. −∞ − −∞ would be NaN; max lets NaN through.
+        // Adding 1.5 · 2²³ leaves no room for a fraction, and n + LIFTED in the lowest bits as exponents are
+        // written, counted from 127: 2 to that is a normal number. −∞ − −∞ would be NaN; max lets NaN through.
         let x = self.max(self.splat(-155.0), x);
-        let rounder = self.splat((3 << 22) as f32 + 32.0 + 127.0);
+        let rounder = self.splat((3 << 22) as f32 + (LIFTED + 127) as f32);
         let n = self.add(x, rounder);
         (n, self.sub(x, self.sub(n, rounder)))
     }

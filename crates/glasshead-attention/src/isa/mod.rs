@@ -20,6 +20,19 @@ macro_rules! apart {
         }
     };
 }
+
+/// Operations of [`Simd`] that are one instruction.
+#[cfg(target_arch = "x86_64")]
+macro_rules! instructions {
+    ($($name:ident($($arg:ident),+) = $intrinsic:ident;)+) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: Self::F),+) -> Self::F {
+            // SAFETY: the token proves that the CPU has the set.
+            unsafe { $intrinsic($($arg),+) }
+        }
+    )+};
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -25,7 +25,7 @@ pub use merge::{Part, Parts, merge, shares};
 
 pub(crate) use fused::{Block, Fuse, Lanes, Needs, Tile, Weights};
 
-use crate::{AttentionError, isa::Simd, reference::Row, threads};
+use crate::{AttentionError, isa::Simd, reference::Row, threads, views::fits};
 
 /// The readouts that a list can name, in the order in which `all` gives them: the name, what a list may
 /// say after it, and how that is read.
@@ -361,10 +361,8 @@ impl Read {
             let wrong = |problem| AttentionError::Readout { item: format!("{readout:?}"), problem };
             for array in readout.arrays(shape) {
                 // Even an array without numbers has something at work on every head.
-                let per_head = array.shape.into_iter().try_fold(1usize, |n, len| n.checked_mul(len));
-                let all = [shape.batch, shape.heads, per_head.unwrap_or(usize::MAX).max(PER_HEAD)];
-                let count = all.into_iter().try_fold(1usize, |n, len| n.checked_mul(len));
-                if count.is_none_or(|n| Vec::<u64>::new().try_reserve_exact(n).is_err()) {
+                let per_head = fits::<u64>(array.shape).unwrap_or(usize::MAX).max(PER_HEAD);
+                if fits::<u64>([shape.batch, shape.heads, per_head]).is_none() {
                     return Err(wrong("asks for more numbers than memory can hold".into()));
                 }
             }

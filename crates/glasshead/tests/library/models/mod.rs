@@ -1,0 +1,6 @@
+mod bert;
+mod config;
+mod config_decoders;
+mod decoders;
+mod gguf;
+mod passes;

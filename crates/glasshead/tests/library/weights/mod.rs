@@ -1,0 +1,5 @@
+mod catalogue;
+mod gguf;
+mod hostile_gguf;
+mod hostile_safetensors;
+mod shards;
