@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::isa::Stored;
+use crate::{Array, Attended, Attention, AttentionError, Gradients, TensorView, isa::Stored};
 
 /// A number type of q, k, v and the output: `f32`, `f64`, `f16` or `bf16`.
 ///
@@ -14,6 +14,20 @@ pub trait Element: Stored + Default + PartialEq + std::fmt::Debug + Send + Sync 
     fn to_f32(self) -> f32;
     /// From `f64`, rounded to nearest, ties to even.
     fn from_f64(value: f64) -> Self;
+    /// [`Attention::run`]: of every type here, so that it is compiled once, and not again for everyone who calls it.
+    #[doc(hidden)]
+    fn run_new(request: &Attention<Self>) -> Result<Attended<Self>, AttentionError>;
+    /// As [`Element::run_new`], [`Attention::run_into`].
+    #[doc(hidden)]
+    fn run_into(request: &Attention<Self>, out: &mut [Self]) -> Result<Vec<Array>, AttentionError>;
+    /// As [`Element::run_new`], [`Attention::backward`].
+    #[doc(hidden)]
+    fn backward(
+        request: &Attention<Self>,
+        out: TensorView<Self>,
+        lse: Option<&[f32]>,
+        grad_out: TensorView<Self>,
+    ) -> Result<Gradients<Self>, AttentionError>;
 }
 
 macro_rules! element {
@@ -27,6 +41,20 @@ macro_rules! element {
             }
             fn from_f64(value: f64) -> Self {
                 $from_f64(value)
+            }
+            fn run_new(request: &Attention<Self>) -> Result<Attended<Self>, AttentionError> {
+                request.attend()
+            }
+            fn run_into(request: &Attention<Self>, out: &mut [Self]) -> Result<Vec<Array>, AttentionError> {
+                request.attend_into(out)
+            }
+            fn backward(
+                request: &Attention<Self>,
+                out: TensorView<Self>,
+                lse: Option<&[f32]>,
+                grad_out: TensorView<Self>,
+            ) -> Result<Gradients<Self>, AttentionError> {
+                request.differentiate(out, lse, grad_out)
             }
         }
     };

@@ -56,14 +56,17 @@ impl Share {
         self.fetch_some(simd, self.len);
     }
 
+    /// So many times, as far as there is something left to ask for.
     #[inline(always)]
     pub(super) fn fetch_some<S: Simd>(&mut self, simd: S, times: usize) {
+        let times = times.min(self.len);
+        self.len -= times;
         for _ in 0..times {
             self.fetch(simd);
         }
     }
 
-    /// How many times a register tile is to ask; 0 where it is to ask for nothing.
+    /// How many times are left to ask; 0 where there is nothing to ask for.
     pub(super) fn len(&self) -> usize {
         self.len
     }

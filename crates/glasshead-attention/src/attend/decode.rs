@@ -118,13 +118,16 @@ impl<T: Element> Chunk<'_, '_, T> {
             let head = [batch, key_head];
             let mut ahead = Ahead::nothing(len, pairs(problem.v)).tokens(problem.v, head, block.clone());
             match k_source.unpadded() {
-                // Widened in registers, for a key is read once.
+                // Widened in registers, for a key is read once; two at a time, for that takes longer than to read them.
+                Some(k) if D::DEPTH == 1 && size_of::<T>() < size_of::<T::Number>() => {
+                    score::<S, D, T, 2>(simd, k.skip(start), len, q, depth, p, &mut ahead);
+                }
                 Some(k) if D::DEPTH == 1 => {
-                    score::<S, D, T>(simd, k.skip(start), len, q, depth, p, &mut ahead);
+                    score::<S, D, T, 1>(simd, k.skip(start), len, q, depth, p, &mut ahead);
                 }
                 _ => {
                     let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
-                    score::<S, D, D::Item>(simd, k, len, q, depth, p, &mut ahead);
+                    score::<S, D, D::Item, 1>(simd, k, len, q, depth, p, &mut ahead);
                 }
             }
             for (r, (p, partial)) in
@@ -140,8 +143,8 @@ impl<T: Element> Chunk<'_, '_, T> {
                 row.weigh(simd, p, partial, layout);
             }
             let next = block.end..problem.keys.min(block.end + KEYS);
-            let steps = (PART / UNROLL) * UNROLL * pairs(problem.k);
-            let mut ahead = Ahead::nothing(len.div_ceil(PART), steps).tokens(problem.k, head, next);
+            let asks = PART * pairs(problem.k);
+            let mut ahead = Ahead::nothing(len.div_ceil(PART), asks).tokens(problem.k, head, next);
             match v_source.unpadded() {
                 Some(v) => mix(simd, p, v.skip(start), len, partial, layout, &mut ahead),
                 None => {
@@ -153,10 +156,10 @@ impl<T: Element> Chunk<'_, '_, T> {
     }
 }
 
-/// q·k of a block of keys for all rows of q, `p[r · KEYS + key]`. Key by key, in the order in which they lie:
-/// a tile of two keys reads two streams, and memory gives a quarter less (measured).
+/// q·k of a block of keys for all rows of q, `p[r · KEYS + key]`. Keys in the order in which they lie, `TOGETHER` in a
+/// register tile: one where memory is what takes long, for two are two streams, and it gives a quarter less (measured).
 #[inline(always)]
-fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>>(
+fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>, const TOGETHER: usize>(
     simd: S,
     k: Rows<K>,
     keys: usize,
@@ -165,23 +168,48 @@ fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>>(
     p: &mut [S::N],
     ahead: &mut Ahead,
 ) {
-    let rows = q.len() / depth;
-    for key in 0..keys {
+    let mut key = 0;
+    while keys - key >= TOGETHER {
+        for _ in 0..TOGETHER {
+            ahead.next(q).fetch_all(simd);
+        }
+        score_keys::<S, D, K, TOGETHER>(simd, k.skip(key), q, depth, &mut p[key..]);
+        key += TOGETHER;
+    }
+    while key < keys {
         ahead.next(q).fetch_all(simd);
-        let k = &k.skip(key).values[..depth];
-        let mut r = 0;
-        while rows - r >= TILE {
-            let sums = dots::<S, D, K, TILE>(simd, k, &q[r * depth..], depth);
+        score_keys::<S, D, K, 1>(simd, k.skip(key), q, depth, &mut p[key..]);
+        key += 1;
+    }
+}
+
+/// [`score`] of one register tile.
+#[inline(always)]
+fn score_keys<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>, const TOGETHER: usize>(
+    simd: S,
+    k: Rows<K>,
+    q: &[S::N],
+    depth: usize,
+    p: &mut [S::N],
+) {
+    let rows = q.len() / depth;
+    let k: [&[K]; TOGETHER] = std::array::from_fn(|key| &k.skip(key).values[..depth]);
+    let mut r = 0;
+    while rows - r >= TILE {
+        let sums = dots::<S, D, K, TOGETHER, TILE>(simd, k, &q[r * depth..], depth);
+        for (key, sums) in sums.into_iter().enumerate() {
             for (i, sum) in simd.sums(sums).into_iter().enumerate() {
                 p[(r + i) * KEYS + key] = sum;
             }
-            r += TILE;
         }
-        while r < rows {
-            let [sum] = dots::<S, D, K, 1>(simd, k, &q[r * depth..], depth);
+        r += TILE;
+    }
+    while r < rows {
+        let sums = dots::<S, D, K, TOGETHER, 1>(simd, k, &q[r * depth..], depth);
+        for (key, [sum]) in sums.into_iter().enumerate() {
             p[r * KEYS + key] = simd.sum(sum);
-            r += 1;
         }
+        r += 1;
     }
 }
 
@@ -311,7 +339,9 @@ fn mix_part<S: Simd, V: Stored<Number = S::N>>(
     layout: Layout,
     mut share: Share,
 ) {
-    let steps = share.len() / (PART / UNROLL);
+    // Memory is asked a little in every register tile: for what is asked in one go all wait.
+    let tiles = rows.div_ceil(2) * (layout.padded / S::LANES).div_ceil(S::WIDE);
+    let each = share.len().div_ceil(tiles * (PART / UNROLL));
     let mut d = 0;
     while d < layout.padded {
         let left = (layout.padded - d) / S::LANES;
@@ -320,12 +350,7 @@ fn mix_part<S: Simd, V: Stored<Number = S::N>>(
         for r in (0..rows).step_by(2) {
             let p = &p[r * KEYS..];
             let o = &mut partial[r * layout.row() + d..];
-            // The first rows wait for memory; the others find the values in the first cache.
-            let mut fetch = || {
-                if r == 0 && d == 0 {
-                    share.fetch_some(simd, steps)
-                }
-            };
+            let mut fetch = || share.fetch_some(simd, each);
             match (columns, rows - r > 1) {
                 (8, true) => mix_rows::<S, V, 2, 8>(simd, p, v, keys, o, layout.row(), &mut fetch),
                 (8, false) => mix_rows::<S, V, 1, 8>(simd, p, v, keys, o, layout.row(), &mut fetch),

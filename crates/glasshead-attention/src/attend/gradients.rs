@@ -96,6 +96,16 @@ impl<T: Element> Attention<'_, T> {
         lse: Option<&[f32]>,
         grad_out: TensorView<T>,
     ) -> Result<Gradients<T>, AttentionError> {
+        T::backward(self, out, lse, grad_out)
+    }
+
+    /// As [`Attention::backward`].
+    pub(crate) fn differentiate(
+        &self,
+        out: TensorView<T>,
+        lse: Option<&[f32]>,
+        grad_out: TensorView<T>,
+    ) -> Result<Gradients<T>, AttentionError> {
         let problem = self.checked()?;
         problem.check_output("out", out)?;
         problem.check_output("grad_out", grad_out)?;

@@ -239,10 +239,7 @@ impl<'a, T: Element> Attention<'a, T> {
     /// When shapes do not fit together, an option has no meaning, or the instruction set that was
     /// asked for is missing here.
     pub fn run(&self) -> Result<Attended<T>, AttentionError> {
-        let problem = self.checked()?;
-        let mut out = vec![T::default(); problem.out_len()];
-        let readouts = self.compute(&problem, &mut out)?;
-        Ok(Attended { out, shape: problem.out_shape(), readouts })
+        T::run_new(self)
     }
 
     /// As [`Attention::run`], into an output that is there already; returns the readouts.
@@ -250,6 +247,19 @@ impl<'a, T: Element> Attention<'a, T> {
     /// # Errors
     /// Also when `out` has not as many values as `[batch, heads, queries, value_dim]`.
     pub fn run_into(&self, out: &mut [T]) -> Result<Vec<Array>, AttentionError> {
+        T::run_into(self, out)
+    }
+
+    /// As [`Attention::run`].
+    pub(crate) fn attend(&self) -> Result<Attended<T>, AttentionError> {
+        let problem = self.checked()?;
+        let mut out = vec![T::default(); problem.out_len()];
+        let readouts = self.compute(&problem, &mut out)?;
+        Ok(Attended { out, shape: problem.out_shape(), readouts })
+    }
+
+    /// As [`Attention::run_into`].
+    pub(crate) fn attend_into(&self, out: &mut [T]) -> Result<Vec<Array>, AttentionError> {
         let problem = self.checked()?;
         if out.len() != problem.out_len() {
             let expected = format!("as many values as {:?}", problem.out_shape());

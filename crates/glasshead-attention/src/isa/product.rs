@@ -114,29 +114,35 @@ unsafe fn step_of<S: Simd, D: Dot<S>, B: Lanes<Number = S::N>, const ROWS: usize
     }
 }
 
-/// `sums[r]`, to be added up over its lanes: a · b[r] for vectors of items, or of values that are widened to them, where
-/// row r of b starts at `r · b_row`.
+/// `sums[key][r]`, to be added up over its lanes: a[key] · b[r] for vectors of items, or of values that are widened to
+/// them, where row r of b starts at `r · b_row`.
 ///
 /// # Panics
-/// When a row lies outside its slice.
+/// When a row lies outside its slice, or the keys differ in length.
 #[inline(always)]
-pub(crate) fn dots<S: Simd, D: Dot<S>, A: Lanes<Number = S::N>, const ROWS: usize>(
+pub(crate) fn dots<S: Simd, D: Dot<S>, A: Lanes<Number = S::N>, const KEYS: usize, const ROWS: usize>(
     simd: S,
-    a: &[A],
+    a: [&[A]; KEYS],
     b: &[S::N],
     b_row: usize,
-) -> [S::F; ROWS] {
-    let mut sums = [simd.constant(0.0); ROWS];
-    let len = a.len() / S::LANES * S::LANES;
+) -> [[S::F; ROWS]; KEYS] {
+    let mut sums = [[simd.constant(0.0); ROWS]; KEYS];
+    let len = a[0].len() / S::LANES * S::LANES;
+    assert!(a.iter().all(|key| key.len() == a[0].len()), "the keys are alike");
     assert!((ROWS - 1).saturating_mul(b_row).saturating_add(len) <= b.len(), "the rows lie in their slice");
-    let (a, b) = (a.as_ptr(), b.as_ptr());
+    let b = b.as_ptr();
     for at in (0..len).step_by(S::LANES) {
-        // SAFETY: at + LANES ≤ len ≤ a.len().
-        let x = unsafe { A::load_at(simd, a.add(at)) };
-        for (r, sum) in sums.iter_mut().enumerate() {
+        let mut rows = [simd.constant(0.0); ROWS];
+        for (r, row) in rows.iter_mut().enumerate() {
             // SAFETY: the assert on b above, at + LANES ≤ len.
-            let y = unsafe { simd.load_at(b.add(r * b_row + at)) };
-            *sum = D::mul_add(simd, x, y, *sum);
+            *row = unsafe { simd.load_at(b.add(r * b_row + at)) };
+        }
+        for (key, sums) in a.iter().zip(&mut sums) {
+            // SAFETY: at + LANES ≤ len ≤ key.len().
+            let x = unsafe { A::load_at(simd, key.as_ptr().add(at)) };
+            for (row, sum) in rows.into_iter().zip(sums) {
+                *sum = D::mul_add(simd, x, row, *sum);
+            }
         }
     }
     sums
