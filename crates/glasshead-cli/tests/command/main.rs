@@ -3,11 +3,10 @@
 //! One program for all of them: every test program of its own would be optimised and linked with the whole library.
 
 mod architecture;
-mod bad_input;
-mod bad_scan;
 mod common;
 mod conformance;
 mod explain;
+mod refusals;
 mod scan;
 mod scan_each;
 mod scan_notes;

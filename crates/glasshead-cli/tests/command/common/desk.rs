@@ -1,6 +1,7 @@
 //! A folder for one test, in which the program runs with nobody's caches, no network and no other program.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     process::{Command, Output, Stdio},
@@ -16,6 +17,9 @@ pub(crate) struct Desk(TempDir);
 /// A request that was wrong, and one that could not be done.
 pub(crate) const REQUEST: i32 = 2;
 pub(crate) const SURROUNDINGS: i32 = 1;
+
+/// A text that the tiny model reads.
+pub(crate) const BANK: &str = "the banker the far bank";
 
 impl Desk {
     pub(crate) fn new() -> Self {
@@ -156,4 +160,14 @@ pub(crate) fn tokenizer() -> String {
                   "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "the": 4, "bank": 5, "##er": 6, "far": 7}}
     })
     .to_string()
+}
+
+pub(crate) fn safetensors(path: &Path, arrays: &[(&str, &[usize], ArrayData)]) {
+    let arrays: Vec<_> = arrays.iter().map(|(name, shape, data)| NewArray::new(*name, shape, data)).collect();
+    write_safetensors(path, &arrays, &BTreeMap::new()).unwrap();
+}
+
+/// The bytes of a safetensors file with this header, and so many of data.
+pub(crate) fn raw_safetensors(header: &str, data: usize) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
 }

@@ -1,11 +1,11 @@
 //! Bad requests to `scan`, `heads` and `verify`: one sentence, one hint, the right exit code, no file.
 
-use crate::common::desk::{Desk, REQUEST, SURROUNDINGS};
+use crate::common::desk::{BANK, Desk, REQUEST, SURROUNDINGS};
 use serde_json::json;
 
 fn desk() -> Desk {
     let desk = Desk::new();
-    desk.tiny(json!({})).write("text.txt", "the banker the far bank");
+    desk.tiny(json!({})).write("text.txt", BANK);
     desk
 }
 
