@@ -16,13 +16,13 @@ pub trait Element: Stored + Default + PartialEq + std::fmt::Debug + Send + Sync 
     fn from_f64(value: f64) -> Self;
     /// [`Attention::run`]: of every type here, so that it is compiled once, and not again for everyone who calls it.
     #[doc(hidden)]
-    fn run_new(request: &Attention<Self>) -> Result<Attended<Self>, AttentionError>;
-    /// As [`Element::run_new`], [`Attention::run_into`].
+    fn attend(request: &Attention<Self>) -> Result<Attended<Self>, AttentionError>;
+    /// As [`Element::attend`], [`Attention::run_into`].
     #[doc(hidden)]
-    fn run_into(request: &Attention<Self>, out: &mut [Self]) -> Result<Vec<Array>, AttentionError>;
-    /// As [`Element::run_new`], [`Attention::backward`].
+    fn attend_into(request: &Attention<Self>, out: &mut [Self]) -> Result<Vec<Array>, AttentionError>;
+    /// As [`Element::attend`], [`Attention::backward`].
     #[doc(hidden)]
-    fn backward(
+    fn differentiate(
         request: &Attention<Self>,
         out: TensorView<Self>,
         lse: Option<&[f32]>,
@@ -42,13 +42,16 @@ macro_rules! element {
             fn from_f64(value: f64) -> Self {
                 $from_f64(value)
             }
-            fn run_new(request: &Attention<Self>) -> Result<Attended<Self>, AttentionError> {
+            fn attend(request: &Attention<Self>) -> Result<Attended<Self>, AttentionError> {
                 request.attend()
             }
-            fn run_into(request: &Attention<Self>, out: &mut [Self]) -> Result<Vec<Array>, AttentionError> {
+            fn attend_into(
+                request: &Attention<Self>,
+                out: &mut [Self],
+            ) -> Result<Vec<Array>, AttentionError> {
                 request.attend_into(out)
             }
-            fn backward(
+            fn differentiate(
                 request: &Attention<Self>,
                 out: TensorView<Self>,
                 lse: Option<&[f32]>,

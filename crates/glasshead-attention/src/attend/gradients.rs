@@ -96,7 +96,7 @@ impl<T: Element> Attention<'_, T> {
         lse: Option<&[f32]>,
         grad_out: TensorView<T>,
     ) -> Result<Gradients<T>, AttentionError> {
-        T::backward(self, out, lse, grad_out)
+        T::differentiate(self, out, lse, grad_out)
     }
 
     /// As [`Attention::backward`].

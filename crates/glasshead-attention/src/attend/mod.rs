@@ -239,7 +239,7 @@ impl<'a, T: Element> Attention<'a, T> {
     /// When shapes do not fit together, an option has no meaning, or the instruction set that was
     /// asked for is missing here.
     pub fn run(&self) -> Result<Attended<T>, AttentionError> {
-        T::run_new(self)
+        T::attend(self)
     }
 
     /// As [`Attention::run`], into an output that is there already; returns the readouts.
@@ -247,7 +247,7 @@ impl<'a, T: Element> Attention<'a, T> {
     /// # Errors
     /// Also when `out` has not as many values as `[batch, heads, queries, value_dim]`.
     pub fn run_into(&self, out: &mut [T]) -> Result<Vec<Array>, AttentionError> {
-        T::run_into(self, out)
+        T::attend_into(self, out)
     }
 
     /// As [`Attention::run`].
