@@ -124,9 +124,14 @@ impl<'a, T: Element> Vector<'a, T> {
     }
 }
 
-/// How many values an array of this shape holds, `None` where memory has no room for them.
+/// How many values an array of this shape holds, `None` on overflow.
+pub(crate) fn count(shape: impl IntoIterator<Item = usize>) -> Option<usize> {
+    shape.into_iter().try_fold(1usize, |n, len| n.checked_mul(len))
+}
+
+/// As [`count`], `None` also where memory has no room for them.
 pub(crate) fn fits<T>(shape: impl IntoIterator<Item = usize>) -> Option<usize> {
-    let len = shape.into_iter().try_fold(1usize, |n, len| n.checked_mul(len))?;
+    let len = count(shape)?;
     Vec::<T>::new().try_reserve_exact(len).is_ok().then_some(len)
 }
 

@@ -118,16 +118,13 @@ impl<T: Element> Chunk<'_, '_, T> {
             let head = [batch, key_head];
             let mut ahead = Ahead::nothing(len, pairs(problem.v)).tokens(problem.v, head, block.clone());
             match k_source.unpadded() {
-                // Widened in registers, for a key is read once; two at a time, for that takes longer than to read them.
-                Some(k) if D::DEPTH == 1 && size_of::<T>() < size_of::<T::Number>() => {
-                    score::<S, D, T, 2>(simd, k.skip(start), len, q, depth, p, &mut ahead);
-                }
+                // Widened in registers, for a key is read once.
                 Some(k) if D::DEPTH == 1 => {
-                    score::<S, D, T, 1>(simd, k.skip(start), len, q, depth, p, &mut ahead);
+                    score::<S, D, T>(simd, k.skip(start), len, q, depth, p, &mut ahead);
                 }
                 _ => {
                     let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
-                    score::<S, D, D::Item, 1>(simd, k, len, q, depth, p, &mut ahead);
+                    score::<S, D, D::Item>(simd, k, len, q, depth, p, &mut ahead);
                 }
             }
             for (r, (p, partial)) in
@@ -156,10 +153,11 @@ impl<T: Element> Chunk<'_, '_, T> {
     }
 }
 
-/// q·k of a block of keys for all rows of q, `p[r · KEYS + key]`. Keys in the order in which they lie, `TOGETHER` in a
-/// register tile: one where memory is what takes long, for two are two streams, and it gives a quarter less (measured).
+/// q·k of a block of keys for all rows of q, `p[r · KEYS + key]`. Keys in the order in which they lie, one in a
+/// register tile, for two are two streams, and memory gives a quarter less (measured); two where they are widened, which
+/// takes longer than to read them.
 #[inline(always)]
-fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>, const TOGETHER: usize>(
+fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>>(
     simd: S,
     k: Rows<K>,
     keys: usize,
@@ -169,12 +167,11 @@ fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>, const TOGETHER: usize>(
     ahead: &mut Ahead,
 ) {
     let mut key = 0;
-    while keys - key >= TOGETHER {
-        for _ in 0..TOGETHER {
-            ahead.next(q).fetch_all(simd);
-        }
-        score_keys::<S, D, K, TOGETHER>(simd, k.skip(key), q, depth, &mut p[key..]);
-        key += TOGETHER;
+    while size_of::<K>() < size_of::<S::N>() && keys - key >= 2 {
+        ahead.next(q).fetch_all(simd);
+        ahead.next(q).fetch_all(simd);
+        score_keys::<S, D, K, 2>(simd, k.skip(key), q, depth, &mut p[key..]);
+        key += 2;
     }
     while key < keys {
         ahead.next(q).fetch_all(simd);
@@ -183,7 +180,7 @@ fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>, const TOGETHER: usize>(
     }
 }
 
-/// [`score`] of one register tile.
+/// [`score`] of the keys of one register tile.
 #[inline(always)]
 fn score_keys<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>, const TOGETHER: usize>(
     simd: S,

@@ -25,7 +25,13 @@ pub use merge::{Part, Parts, merge, shares};
 
 pub(crate) use fused::{Block, Fuse, Lanes, Needs, Tile, Weights};
 
-use crate::{AttentionError, isa::Simd, reference::Row, threads, views::fits};
+use crate::{
+    AttentionError,
+    isa::Simd,
+    reference::Row,
+    threads,
+    views::{count, fits},
+};
 
 /// The readouts that a list can name, in the order in which `all` gives them: the name, what a list may
 /// say after it, and how that is read.
@@ -361,7 +367,7 @@ impl Read {
             let wrong = |problem| AttentionError::Readout { item: format!("{readout:?}"), problem };
             for array in readout.arrays(shape) {
                 // Even an array without numbers has something at work on every head.
-                let per_head = fits::<u64>(array.shape).unwrap_or(usize::MAX).max(PER_HEAD);
+                let per_head = count(array.shape).unwrap_or(usize::MAX).max(PER_HEAD);
                 if fits::<u64>([shape.batch, shape.heads, per_head]).is_none() {
                     return Err(wrong("asks for more numbers than memory can hold".into()));
                 }
