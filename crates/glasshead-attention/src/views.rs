@@ -90,9 +90,10 @@ impl<'a, T: Element> TensorView<'a, T> {
         Vector { data: &self.data[start..], len, stride }
     }
 
-    /// Whether the heads of a token lie closer together than the tokens of a head.
+    /// Whether the heads of a token lie side by side.
     pub(crate) fn heads_together(&self) -> bool {
-        self.strides[1] < self.strides[2]
+        let [_, heads, _, dim] = self.shape;
+        self.strides[1] == dim && (self.strides[3] == 1 || dim == 1) && heads * dim <= self.strides[2]
     }
 
     /// The values of one head from its first vector on, and the stride between vectors, where their dims lie

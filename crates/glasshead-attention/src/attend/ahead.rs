@@ -13,11 +13,9 @@ const PAIR: usize = 2 * LINE;
 #[derive(Clone, Copy)]
 struct Lines {
     start: *const u8,
-    /// Pairs of a row
-    columns: usize,
-    /// Bytes from one row to the next
-    stride: usize,
-    rows: usize,
+    /// How many pairs, and bytes from one to the next, on the axis that a share walks on and on the other.
+    along: [usize; 2],
+    across: [usize; 2],
 }
 
 /// What will be needed soon, shared out over register tiles.
@@ -30,7 +28,7 @@ pub(super) struct Ahead {
     tiles: usize,
     needed: usize,
     turn: usize,
-    /// What comes next: of which lines, which column, from which row on.
+    /// What comes next: of which lines, which pair across, from which pair along on.
     at: [usize; 3],
 }
 
@@ -80,21 +78,22 @@ pub(super) fn pairs<T: Element>(view: TensorView<T>) -> usize {
 impl Ahead {
     /// For so many register tiles, each of which asks `pairs` times.
     pub(super) fn nothing(tiles: usize, pairs: usize) -> Self {
-        let none = Lines { start: std::ptr::null(), columns: 0, stride: 0, rows: 0 };
+        let none = Lines { start: std::ptr::null(), along: [0; 2], across: [0; 2] };
         Self { lines: [none; 4], count: 0, pairs, tiles, needed: 0, turn: 0, at: [0; 3] }
     }
 
-    /// Tokens of one head, if their numbers lie side by side.
+    /// Tokens of one head, or of several that lie side by side, if their numbers lie side by side.
     pub(super) fn tokens<T: Element>(
         self,
         view: TensorView<T>,
-        [batch, head]: [usize; 2],
+        batch: usize,
+        heads: Range<usize>,
         tokens: Range<usize>,
     ) -> Self {
-        let Some((values, stride)) = view.dense(batch, head) else { return self };
+        let Some((values, stride)) = view.dense(batch, heads.start) else { return self };
         let rows = Rows { values, stride }.skip(tokens.start);
-        let dim = view.shape()[3].min(rows.values.len());
-        self.grid(rows.values.as_ptr(), dim, rows.stride, tokens.len())
+        let len = (heads.len() * view.shape()[3]).min(rows.values.len());
+        self.grid(rows.values.as_ptr(), len, rows.stride, tokens.len())
     }
 
     /// All of a slice.
@@ -103,17 +102,16 @@ impl Ahead {
     }
 
     fn grid<T>(mut self, start: *const T, len: usize, stride: usize, rows: usize) -> Self {
-        let [mut row, mut stride] = [len, stride].map(|n| n * size_of::<T>());
-        let mut rows = rows;
-        if stride == row {
-            // Without gaps it is one column.
-            (rows, row, stride) = ((rows * row).div_ceil(PAIR), PAIR, PAIR);
-        }
+        let [row, stride] = [len, stride].map(|n| n * size_of::<T>());
+        // Without gaps it is one row.
+        let (row, rows) = if stride == row { (rows * row, rows.min(1)) } else { (row, rows) };
         if rows > 0 && self.count < self.lines.len() && self.pairs > 0 {
-            let columns = row.div_ceil(PAIR);
-            self.lines[self.count] = Lines { start: start.cast(), columns, stride, rows };
+            let (columns, rows) = ([row.div_ceil(PAIR), PAIR], [rows, stride]);
+            // Along a row as far as it goes: every row may lie on a memory page of its own.
+            let (along, across) = if columns[0] >= self.pairs { (columns, rows) } else { (rows, columns) };
+            self.lines[self.count] = Lines { start: start.cast(), along, across };
             self.count += 1;
-            self.needed += columns * rows.div_ceil(self.pairs);
+            self.needed += across[0].saturating_mul(along[0].div_ceil(self.pairs));
         }
         self
     }
@@ -128,31 +126,30 @@ impl Ahead {
     ) -> Self {
         let key_head = head / problem.group;
         let start = problem.visibility.keys(batch, first).start;
-        let keys = start..problem.keys.min(start + keys);
-        self.tokens(problem.q, [batch, head], first..problem.queries.min(first + count))
-            .tokens(problem.k, [batch, key_head], keys.clone())
-            .tokens(problem.v, [batch, key_head], keys)
+        let (heads, keys) = (key_head..key_head + 1, start..problem.keys.min(start + keys));
+        self.tokens(problem.q, batch, head..head + 1, first..problem.queries.min(first + count))
+            .tokens(problem.k, batch, heads.clone(), keys.clone())
+            .tokens(problem.v, batch, heads, keys)
     }
 
     /// What the next register tile is to ask for; `idle`, which is at hand already, where that is nothing.
     #[inline(always)]
     pub(super) fn next<T>(&mut self, idle: &[T]) -> Share {
         self.turn += self.needed.min(self.tiles);
-        let [lines, column, row] = &mut self.at;
+        let [lines, across, along] = &mut self.at;
         if self.turn < self.tiles || *lines == self.count {
             return Share { at: idle.as_ptr().cast(), step: 0, len: 0 };
         }
         self.turn -= self.tiles;
-        let Lines { start, columns, stride, rows } = self.lines[*lines];
-        let share =
-            Share { at: start.wrapping_add(*row * stride + *column * PAIR), step: stride, len: self.pairs };
-        *row += self.pairs;
-        if *row >= rows {
-            (*row, *column) = (0, *column + 1);
+        let grid = self.lines[*lines];
+        let at = grid.start.wrapping_add(*across * grid.across[1] + *along * grid.along[1]);
+        *along += self.pairs;
+        if *along >= grid.along[0] {
+            (*across, *along) = (*across + 1, 0);
         }
-        if *column == columns {
-            (*column, *lines) = (0, *lines + 1);
+        if *across >= grid.across[0] {
+            (*lines, *across) = (*lines + 1, 0);
         }
-        share
+        Share { at, step: grid.along[1], len: self.pairs }
     }
 }

@@ -32,20 +32,29 @@ const PART: usize = 32;
 /// Rows of q that share a key in registers.
 const TILE: usize = 4;
 
+/// Rows of q of the key heads that are read together: their scores share the second cache with keys and values.
+const ROWS: usize = 64;
+
 /// Bytes of k and v from which on they come from memory, and asking for them ahead gives more than it costs.
 const FAR: usize = 1 << 24;
 
-/// One chunk of the keys of one key head, and all queries of a sequence in its query heads.
+/// One chunk of the keys of some key heads, and all queries of a sequence in their query heads. More than one where the
+/// heads of a token lie side by side: they are read in the order in which they lie.
 pub(super) struct Chunk<'a, 'p, T: Element> {
     pub(super) problem: &'a Problem<'p, T>,
     pub(super) batch: usize,
-    pub(super) key_head: usize,
+    pub(super) key_heads: Range<usize>,
     pub(super) queries: Range<usize>,
     /// Those that some query sees.
     pub(super) keys: Range<usize>,
-    /// See [`Layout`]; after the rows, if readouts want them, the scores of every row, `[rows, CHUNK]`.
+    /// For each key head its rows, see [`Layout`], and after them, if readouts want them, their scores, `[rows, CHUNK]`.
     pub(super) partial: &'a mut [T::Number],
     pub(super) workspace: &'a mut Workspace<T::Number>,
+}
+
+/// How many key heads are read together, each with so many rows of q.
+pub(super) fn most_heads(rows: usize) -> usize {
+    (ROWS / rows).clamp(1, KEYS / PART)
 }
 
 /// A partial result: per row the weighted values `[padded]`, the maximum and the sum.
@@ -77,17 +86,20 @@ impl<T: Element> Kernel<T::Number> for Chunk<'_, '_, T> {
 impl<T: Element> Chunk<'_, '_, T> {
     #[inline(always)]
     fn attend<S: Simd<N = T::Number>, D: Dot<S>>(self, simd: S) {
-        let Self { problem, batch, key_head, queries, keys, partial, workspace } = self;
+        let Self { problem, batch, key_heads, queries, keys, partial, workspace } = self;
         let layout = Layout::new(problem.value_dim, S::LANES);
+        let heads = key_heads.len();
         let rows = problem.group * queries.len();
         let depth = problem.dim.div_ceil(D::DEPTH).next_multiple_of(S::LANES);
-        // Row r is query r / group of the query head r % group: rows of one query see the same keys.
-        let row_at =
-            |r: usize| (key_head * problem.group + r % problem.group, queries.start + r / problem.group);
+        // Row r of a key head is query r / group of its query head r % group: rows of one query see the same keys.
+        let row_at = |n: usize, r: usize| {
+            let head = (key_heads.start + n) * problem.group + r % problem.group;
+            (head, queries.start + r / problem.group)
+        };
 
-        let q = workspace.q.get(rows * depth);
+        let q = workspace.q.get(heads * rows * depth);
         for (r, q) in q.chunks_exact_mut(depth).enumerate() {
-            let (head, query) = row_at(r);
+            let (head, query) = row_at(r / rows, r % rows);
             let vector = problem.q.vector(batch, head, query);
             let mut values = vector.iter().map(T::to_number);
             for q in q {
@@ -97,56 +109,88 @@ impl<T: Element> Chunk<'_, '_, T> {
             }
         }
         let lowest = T::Number::from_f64(f64::NEG_INFINITY);
-        let (partial, stash) = partial.split_at_mut(rows * layout.row());
-        for partial in partial.chunks_exact_mut(layout.row()) {
-            partial.fill(T::Number::default());
-            partial[layout.padded] = lowest;
+        let unit = partial.len() / heads;
+        for partial in partial.chunks_exact_mut(unit) {
+            for partial in partial[..rows * layout.row()].chunks_exact_mut(layout.row()) {
+                partial.fill(T::Number::default());
+                partial[layout.padded] = lowest;
+            }
         }
-        let k_source = Source::new(problem.k, batch, key_head, depth * D::DEPTH);
-        let v_source = Source::new(problem.v, batch, key_head, layout.padded);
 
         let tokens = problem.batch * problem.heads / problem.group * problem.keys;
         let far = tokens.saturating_mul((problem.dim + problem.value_dim) * size_of::<T>()) >= FAR;
-        let pairs = |view| if far { pairs(view) } else { 0 };
+        let each = if far { pairs(problem.k).max(pairs(problem.v)) } else { 0 };
+        // A part of the keys: so that what is asked for ahead is as much for many heads as for one, and the second
+        // cache holds it.
+        let len = KEYS / heads / PART * PART;
         for start in keys.clone().step_by(KEYS) {
             let block = start..keys.end.min(start + KEYS);
-            let len = block.len();
-            let p = workspace.p.get(rows * KEYS);
+            let part = |start: usize| start..block.end.min(start + len);
+            let parts = || block.clone().step_by(len).map(part);
+            let p = workspace.p.get(heads * rows * KEYS);
             p.fill(lowest);
-            // While keys are multiplied their values come into the second cache, and then the next keys: what is
-            // read is there already, and memory never waits for sums.
-            let head = [batch, key_head];
-            let mut ahead = Ahead::nothing(len, pairs(problem.v)).tokens(problem.v, head, block.clone());
-            match k_source.unpadded() {
-                // Widened in registers, for a key is read once.
-                Some(k) if D::DEPTH == 1 => {
-                    score::<S, D, T>(simd, k.skip(start), len, q, depth, p, &mut ahead);
-                }
-                _ => {
-                    let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
-                    score::<S, D, D::Item>(simd, k, len, q, depth, p, &mut ahead);
+            // While keys are multiplied the next ones come into the second cache, and at last their values; while
+            // values are, the next, and at last the keys of the next block: memory never waits for sums.
+            for keys in parts() {
+                let next = part(keys.end);
+                let (view, next) = if next.is_empty() { (problem.v, part(start)) } else { (problem.k, next) };
+                let mut ahead = Ahead::nothing(heads * keys.len(), each);
+                ahead = ahead.tokens(view, batch, key_heads.clone(), next);
+                for (n, (q, p)) in
+                    q.chunks_exact(rows * depth).zip(p.chunks_exact_mut(rows * KEYS)).enumerate()
+                {
+                    let (p, len) = (&mut p[keys.start - start..], keys.len());
+                    let k = Source::new(problem.k, batch, key_heads.start + n, depth * D::DEPTH);
+                    match k.unpadded() {
+                        // Widened in registers, for a key is read once.
+                        Some(k) if D::DEPTH == 1 => {
+                            score::<S, D, T>(simd, k.skip(keys.start), len, q, depth, p, &mut ahead);
+                        }
+                        _ => {
+                            let k = k.block::<S, D>(simd, keys.clone(), &mut workspace.k);
+                            score::<S, D, D::Item>(simd, k, len, q, depth, p, &mut ahead);
+                        }
+                    }
                 }
             }
-            for (r, (p, partial)) in
-                p.chunks_exact_mut(KEYS).zip(partial.chunks_exact_mut(layout.row())).enumerate()
+            for (n, (p, partial)) in
+                p.chunks_exact_mut(rows * KEYS).zip(partial.chunks_exact_mut(unit)).enumerate()
             {
-                let (head, query) = row_at(r);
-                let row = Row { problem, batch, head, query };
-                let p = &mut p[..len.next_multiple_of(S::LANES)];
-                row.score(simd, p, block.clone());
-                if !stash.is_empty() {
-                    stash[r * CHUNK + start - keys.start..][..len].copy_from_slice(&p[..len]);
+                let (partial, stash) = partial.split_at_mut(rows * layout.row());
+                for (r, (p, partial)) in
+                    p.chunks_exact_mut(KEYS).zip(partial.chunks_exact_mut(layout.row())).enumerate()
+                {
+                    let (head, query) = row_at(n, r);
+                    let row = Row { problem, batch, head, query };
+                    let p = &mut p[..block.len().next_multiple_of(S::LANES)];
+                    row.score(simd, p, block.clone());
+                    if !stash.is_empty() {
+                        stash[r * CHUNK + start - keys.start..][..block.len()]
+                            .copy_from_slice(&p[..block.len()]);
+                    }
+                    row.weigh(simd, p, partial, layout);
                 }
-                row.weigh(simd, p, partial, layout);
             }
-            let next = block.end..problem.keys.min(block.end + KEYS);
-            let asks = PART * pairs(problem.k);
-            let mut ahead = Ahead::nothing(len.div_ceil(PART), asks).tokens(problem.k, head, next);
-            match v_source.unpadded() {
-                Some(v) => mix(simd, p, v.skip(start), len, partial, layout, &mut ahead),
-                None => {
-                    let v = v_source.block::<S, Single>(simd, block.clone(), &mut workspace.v);
-                    mix(simd, p, v, len, partial, layout, &mut ahead);
+            for keys in parts() {
+                let next = part(keys.end);
+                let after = block.end..problem.keys.min(block.end + len);
+                let (view, next) = if next.is_empty() { (problem.k, after) } else { (problem.v, next) };
+                let mut ahead = Ahead::nothing(heads * keys.len().div_ceil(PART), PART * each);
+                ahead = ahead.tokens(view, batch, key_heads.clone(), next);
+                for (n, (p, partial)) in
+                    p.chunks_exact(rows * KEYS).zip(partial.chunks_exact_mut(unit)).enumerate()
+                {
+                    let (p, size) = (&p[keys.start - start..], [rows, keys.len()]);
+                    let v = Source::new(problem.v, batch, key_heads.start + n, layout.padded);
+                    match v.unpadded() {
+                        Some(v) => {
+                            mix(simd, p, v.skip(keys.start), size, partial, layout, &mut ahead);
+                        }
+                        None => {
+                            let v = v.block::<S, Single>(simd, keys.clone(), &mut workspace.v);
+                            mix(simd, p, v, size, partial, layout, &mut ahead);
+                        }
+                    }
                 }
             }
         }
@@ -312,12 +356,11 @@ fn mix<S: Simd, V: Stored<Number = S::N>>(
     simd: S,
     p: &[S::N],
     v: Rows<V>,
-    keys: usize,
+    [rows, keys]: [usize; 2],
     partial: &mut [S::N],
     layout: Layout,
     ahead: &mut Ahead,
 ) {
-    let rows = p.len() / KEYS;
     for start in (0..keys).step_by(PART) {
         let keys = PART.min(keys - start);
         let share = ahead.next(p);

@@ -145,8 +145,9 @@ impl<T: Element> Panel<'_, '_, T> {
                 ahead = ahead.panel(problem, panel, count, S::KEYS);
             } else if !held {
                 let keys = block.end..end.min(block.end + S::KEYS);
-                let head = [batch, head / problem.group];
-                ahead = ahead.tokens(problem.k, head, keys.clone()).tokens(problem.v, head, keys);
+                let heads = head / problem.group..head / problem.group + 1;
+                ahead = ahead.tokens(problem.k, batch, heads.clone(), keys.clone());
+                ahead = ahead.tokens(problem.v, batch, heads, keys);
             }
             for (tile, ranges) in ranges[..tiles].iter().enumerate() {
                 let from = ranges.start.max(block.start);

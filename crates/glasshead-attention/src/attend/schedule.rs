@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{
     Problem,
-    decode::{CHUNK, Chunk, Layout, Merge},
+    decode::{CHUNK, Chunk, Layout, Merge, most_heads},
     prefill::Panel,
     reading::{Plan, Reading},
     rowwise, workspace,
@@ -38,10 +38,10 @@ enum Task<'a, T: Element> {
     },
     /// Queries of one head whose rows the readouts are to see.
     Rows { batch: usize, head: usize, queries: Range<usize>, seen: Vec<AtWork> },
-    /// A chunk of keys for all queries of a sequence.
+    /// A chunk of keys of some key heads for all queries of a sequence.
     Chunk {
         batch: usize,
-        key_head: usize,
+        key_heads: Range<usize>,
         queries: Range<usize>,
         keys: Range<usize>,
         partial: &'a mut [T::Number],
@@ -128,22 +128,30 @@ fn attend<T: Element>(
 
     let (mut tasks, mut rows) = (Vec::new(), Vec::new());
     let mut rest = &mut partials[..partials_len];
+    let key_heads = problem.heads / problem.group;
+    let side_by_side = problem.k.heads_together() && problem.v.heads_together();
+    let pieces = decoded.iter().map(|sequence| sequence.chunks().len()).sum::<usize>() * key_heads;
     for sequence in &decoded {
-        for key_head in 0..problem.heads / problem.group {
-            for keys in sequence.chunks() {
+        // Heads that a thread reads together change no bit, so that the number of threads may tell how many.
+        let most = if side_by_side { most_heads(problem.group * sequence.queries.len()) } else { 1 };
+        let together = most.min(pieces / (2 * threads::count())).max(1);
+        let from = tasks.len();
+        for keys in sequence.chunks() {
+            for first in (0..key_heads).step_by(together) {
+                let key_heads = first..key_heads.min(first + together);
                 let partial;
-                (partial, rest) = rest.split_at_mut(sequence.unit);
-                let (batch, queries) = (sequence.batch, sequence.queries.clone());
-                tasks.push(Task::Chunk { batch, key_head, queries, keys, partial });
+                (partial, rest) = rest.split_at_mut(key_heads.len() * sequence.unit);
+                let (batch, queries, keys) = (sequence.batch, sequence.queries.clone(), keys.clone());
+                tasks.push(Task::Chunk { batch, key_heads, queries, keys, partial });
             }
         }
-    }
-    // Where the heads of a token share memory pages, a thread reads all of them before it goes on.
-    if problem.k.heads_together() {
-        tasks.sort_unstable_by_key(|task| match task {
-            Task::Chunk { batch, key_head, keys, .. } => (*batch, keys.start, *key_head),
-            Task::Panels { .. } | Task::Rows { .. } => (0, 0, 0),
-        });
+        if !side_by_side {
+            // In the order in which they lie: a chunk asks for the start of the next one of its head.
+            tasks[from..].sort_by_key(|task| match task {
+                Task::Chunk { key_heads, .. } => key_heads.start,
+                Task::Panels { .. } | Task::Rows { .. } => 0,
+            });
+        }
     }
     let mut decodes = decoded.iter();
     let per_batch = decoded.len() / problem.batch;
@@ -216,9 +224,10 @@ fn attend<T: Element>(
                     seen.iter_mut().for_each(|readout| readout.see(&workspace.row));
                 }
             }
-            Task::Chunk { batch, key_head, queries, keys, partial } => {
-                let (batch, key_head, queries, keys) = (*batch, *key_head, queries.clone(), keys.clone());
-                T::run(isa, Chunk { problem, batch, key_head, queries, keys, partial, workspace });
+            Task::Chunk { batch, key_heads, queries, keys, partial } => {
+                let (batch, key_heads) = (*batch, key_heads.clone());
+                let (queries, keys) = (queries.clone(), keys.clone());
+                T::run(isa, Chunk { problem, batch, key_heads, queries, keys, partial, workspace });
             }
         });
     });
@@ -236,9 +245,10 @@ fn attend<T: Element>(
     let all = &partials[..];
     let spread = spread && (reads || partials_len > WORTH_A_THREAD);
     threads::for_each(&mut rows, spread, |Merged { sequence, head, out, seen }| {
-        let (sequence, head, stride) = (*sequence, *head, sequence.unit);
-        let chunks = sequence.chunks().len();
-        let partials = &all[sequence.start + head / problem.group * chunks * stride..][..chunks * stride];
+        let (sequence, head) = (*sequence, *head);
+        let stride = key_heads * sequence.unit;
+        let end = sequence.start + sequence.chunks().len() * stride;
+        let partials = &all[sequence.start + head / problem.group * sequence.unit..end];
         let rows = problem.group * sequence.queries.len();
         workspace::with(|workspace| {
             for (i, out) in out.chunks_mut(problem.value_dim).enumerate() {

@@ -60,6 +60,39 @@ impl Case {
     }
 }
 
+#[cfg(feature = "rayon")]
+impl Case {
+    /// Token-major arrays, with one thread and with several, against the same numbers head by head, bit by bit.
+    fn check_layouts<T: Element>(&self) {
+        let lying = Case { token_major: true, ..self.clone() };
+        let standing = Case { token_major: false, ..self.clone() };
+        let arrays = lying.arrays::<T>();
+        let by_head = |data: &[T], heads: usize, tokens: usize, dim: usize| -> Vec<T> {
+            let view = lying.view(data, heads, tokens, dim);
+            indices(self.batch, heads, tokens).flat_map(|(b, h, i)| view.vector(b, h, i).iter()).collect()
+        };
+        let mut turned = lying.arrays::<T>();
+        turned.q = by_head(&arrays.q, self.heads(), self.queries, self.dim);
+        turned.k = by_head(&arrays.k, self.kv_heads, self.keys, self.dim);
+        turned.v = by_head(&arrays.v, self.kv_heads, self.keys, self.value_dim);
+        let read = || Read::new().received().entropy().top_k(3);
+        for set in InstructionSet::here() {
+            let run = |case: &Case, arrays: &Arrays<T>, threads: usize| {
+                let request = case.request(arrays).instruction_set(set);
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let seen =
+                    pool.install(|| (request.run().unwrap(), request.clone().read(read()).run().unwrap()));
+                let bits = |out: &[T]| out.iter().map(|x| x.to_f64().to_bits()).collect::<Vec<_>>();
+                (bits(&seen.0.out), bits(&seen.1.out), format!("{:?}", seen.1.readouts))
+            };
+            let expected = run(&standing, &turned, 1);
+            for threads in [1, 2, 5] {
+                assert_eq!(run(&lying, &arrays, threads), expected, "{set:?}, {threads} threads, {self:?}");
+            }
+        }
+    }
+}
+
 impl Case {
     /// All readouts against those of the reference's rows. A score is a sum of `dim` products and is off by a few
     /// units of its parts' sum, which is the relative error of its weight; results are rounded to f32.
@@ -311,6 +344,21 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// Where heads lie side by side many are read together, as many as the threads leave: that changes no bit.
+    #[cfg(feature = "rayon")]
+    #[test]
+    fn how_heads_lie_changes_no_bit(
+        case in cases(),
+        kv_heads in 1usize..12,
+        queries in 1usize..20,
+        keys in 1usize..1700,
+    ) {
+        let case = Case { kv_heads, queries, keys, token_major: true, ..case };
+        case.check_layouts::<f32>();
+        case.check_layouts::<bf16>();
+        case.check_layouts::<f64>();
     }
 
     /// Long keys, few queries: more than one chunk, and groups of every size.
