@@ -221,6 +221,9 @@ pub(super) fn pack_rows<S: Simd<N = T::Number>, T: Element>(
     }
 }
 
+/// Keys of a mask that are read in one go.
+const STRIP: usize = 64;
+
 /// Turns a block of the mask around, `[keys, queries]`; −∞ where a key is hidden. Lane `n` is query
 /// `first + n`, but at most `last`.
 #[inline(always)]
@@ -233,22 +236,20 @@ pub(super) fn pack_bias<S: Simd>(
     bias: &mut [S::N],
 ) {
     let width = COLUMNS * S::LANES;
-    let mut square = [S::N::default(); MAX_LANES * MAX_LANES];
+    let mut strip = [S::N::default(); MAX_LANES * STRIP];
     let (first, last) = queries.into_inner();
     for lane in (0..width).step_by(S::LANES) {
-        for start in keys.clone().step_by(S::LANES) {
-            let len = S::LANES.min(keys.end - start);
-            for (i, row) in square.chunks_exact_mut(S::LANES).take(S::LANES).enumerate() {
+        for start in keys.clone().step_by(STRIP) {
+            let len = STRIP.min(keys.end - start);
+            for (i, row) in strip.chunks_exact_mut(STRIP).take(S::LANES).enumerate() {
                 mask.row([batch, head, (first + lane + i).min(last)], start..start + len, &mut row[..len]);
             }
             let to = &mut bias[(start - keys.start) * width + lane..];
-            if len == S::LANES {
-                simd.transpose([S::LANES; 2], &square, S::LANES, to, width);
-                continue;
-            }
-            for (key, to) in to.chunks_mut(width).enumerate() {
+            let whole = len / S::LANES * S::LANES;
+            simd.transpose([S::LANES, whole], &strip, STRIP, to, width);
+            for (key, to) in to.chunks_mut(width).enumerate().take(len).skip(whole) {
                 for (i, to) in to[..S::LANES].iter_mut().enumerate() {
-                    *to = square[i * S::LANES + key];
+                    *to = strip[i * STRIP + key];
                 }
             }
         }
