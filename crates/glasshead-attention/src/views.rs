@@ -93,7 +93,8 @@ impl<'a, T: Element> TensorView<'a, T> {
     /// Whether the heads of a token lie side by side.
     pub(crate) fn heads_together(&self) -> bool {
         let [_, heads, _, dim] = self.shape;
-        self.strides[1] == dim && (self.strides[3] == 1 || dim == 1) && heads * dim <= self.strides[2]
+        let unit = self.strides[3] == 1 || dim == 1;
+        unit && self.strides[1] == dim && heads.saturating_mul(dim) <= self.strides[2]
     }
 
     /// The values of one head from its first vector on, and the stride between vectors, where their dims lie

@@ -107,8 +107,9 @@ impl Ahead {
         let (row, rows) = if stride == row { (rows * row, rows.min(1)) } else { (row, rows) };
         if rows > 0 && self.count < self.lines.len() && self.pairs > 0 {
             let (columns, rows) = ([row.div_ceil(PAIR), PAIR], [rows, stride]);
-            // Along a row as far as it goes: every row may lie on a memory page of its own.
-            let (along, across) = if columns[0] >= self.pairs { (columns, rows) } else { (rows, columns) };
+            // Along a row where it is long enough, or the only one: every row may lie on a memory page of its own.
+            let by_row = rows[0] == 1 || columns[0] >= self.pairs;
+            let (along, across) = if by_row { (columns, rows) } else { (rows, columns) };
             self.lines[self.count] = Lines { start: start.cast(), along, across };
             self.count += 1;
             self.needed += across[0].saturating_mul(along[0].div_ceil(self.pairs));

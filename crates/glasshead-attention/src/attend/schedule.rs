@@ -3,6 +3,7 @@
 //! A sequence of many queries becomes panels, one of few becomes chunks of keys and a merge. How it is cut
 //! follows from the shapes alone, so that the same input gives the same bits for any number of threads, and
 //! for an element alone or in a batch.
+//! The one exception, how many key heads a thread reads together, changes no bit.
 
 use std::ops::Range;
 

@@ -355,7 +355,7 @@ proptest! {
         queries in 1usize..20,
         keys in 1usize..1700,
     ) {
-        let case = Case { kv_heads, queries, keys, token_major: true, ..case };
+        let case = Case { kv_heads, queries, keys, ..case };
         case.check_layouts::<f32>();
         case.check_layouts::<bf16>();
         case.check_layouts::<f64>();
