@@ -14,7 +14,9 @@ mod gradients;
 pub(crate) use gradients::of_head;
 pub use gradients::{Gradients, gradients};
 
-use crate::{Attention, AttentionError, Element, attend::Problem, views::Vector};
+use std::ops::Range;
+
+use crate::{Attention, AttentionError, Element, attend::Problem, isa::Number, views::Vector};
 
 /// What normalises one row of scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,26 +95,37 @@ impl Row {
         self.q.clear();
         self.q.extend(problem.q.vector(batch, head, query).iter().map(T::to_f64));
         self.score(problem);
-        self.weigh(problem);
+        self.weigh(problem, softmax);
     }
 
-    /// The row of a query whose scores are known, as `(key, score)`, −∞ where a key is hidden. Scores of plain
-    /// terms are q·k, others are finished.
-    pub(crate) fn take<T: Element>(
+    /// The row of a query whose scores are known, keys by keys, −∞ where one is hidden. Scores of plain terms are q·k,
+    /// others are finished. `softmax` does as [`softmax`] does.
+    pub(crate) fn take<'s, T: Element>(
         &mut self,
         problem: &Problem<T>,
         [batch, head, query]: [usize; 3],
-        scores: impl Iterator<Item = (usize, f64)>,
+        scores: impl Iterator<Item = (Range<usize>, &'s [T::Number])>,
+        softmax: impl FnOnce(&[f64], Option<f64>, &mut [f64]) -> Normalizer,
     ) {
         self.place(problem, [batch, head, query]);
         let scale = if problem.is_plain(head) { problem.scale } else { 1.0 };
         self.keys.clear();
         self.scores.clear();
-        for (key, score) in scores.filter(|(_, score)| *score != f64::NEG_INFINITY) {
-            self.keys.push(key);
-            self.scores.push(score * scale);
+        let hidden = T::Number::from_f64(f64::NEG_INFINITY);
+        for (keys, scores) in scores {
+            if scores.contains(&hidden) {
+                let seen = keys.zip(scores).filter(|(_, score)| **score != hidden);
+                let seen = seen.map(|(key, score)| (key, score.to_f64() * scale));
+                seen.for_each(|(key, score)| {
+                    self.keys.push(key);
+                    self.scores.push(score);
+                });
+            } else {
+                self.keys.extend(keys);
+                self.scores.extend(scores.iter().map(|score| score.to_f64() * scale));
+            }
         }
-        self.weigh(problem);
+        self.weigh(problem, softmax);
     }
 
     /// Takes note of the lengths of the values, `[keys of the head]`, if there are any.
@@ -129,7 +142,11 @@ impl Row {
         (self.position, self.first_key) = (reach.position(query), reach.first_key());
     }
 
-    fn weigh<T: Element>(&mut self, problem: &Problem<T>) {
+    fn weigh<T: Element>(
+        &mut self,
+        problem: &Problem<T>,
+        softmax: impl FnOnce(&[f64], Option<f64>, &mut [f64]) -> Normalizer,
+    ) {
         self.weights.clear();
         self.weights.resize(self.scores.len(), 0.0);
         let sink = problem.sinks.map(|sinks| f64::from(sinks[self.head]));

@@ -14,12 +14,13 @@ use super::{
     Problem,
     ahead::{Ahead, Share, pairs},
     pack::{Rows, Source},
-    score::{Running, Seen, Terms},
+    score::{Running, Seen, Terms, is_near, with_sink},
     workspace::Workspace,
 };
 use crate::{
     Element,
     isa::{Dot, Grid, Kernel, Lanes, MAX_LANES, Number, Simd, Single, Stored, UNROLL, dots, product},
+    reference::Normalizer,
     softmax::exp2,
 };
 
@@ -441,7 +442,7 @@ pub(super) struct Merge<'a, T: Element> {
 }
 
 impl<T: Element> Kernel<T::Number> for Merge<'_, T> {
-    /// Whether the row has a weight and finite numbers alone.
+    /// Whether the row has a weight and finite numbers alone, none of them far.
     type Out = bool;
 
     #[inline(always)]
@@ -449,15 +450,17 @@ impl<T: Element> Kernel<T::Number> for Merge<'_, T> {
         let Self { partials, stride, value_dim, sink, out, workspace } = self;
         let layout = Layout::new(value_dim, S::LANES);
         let zero = simd.constant(0.0);
-        let sink = sink.map(|sink| T::Number::from_f64(f64::from(sink) * std::f64::consts::LOG2_E));
         let lowest = T::Number::from_f64(f64::NEG_INFINITY);
         let chunks = || partials.chunks(stride).map(|chunk| chunk[..layout.row()].split_at(layout.padded));
         let larger = |max, x| if x > max { x } else { max };
         let max = chunks().map(|(_, running)| running[0]).fold(lowest, larger);
-        let top = simd.splat(sink.into_iter().fold(max, larger));
+        let (top, sink) = match sink {
+            Some(sink) => with_sink(simd, simd.splat(max), sink),
+            None => (simd.splat(max), zero),
+        };
         let o = workspace.o.get(layout.padded);
         o.fill(T::Number::default());
-        let mut sum = sink.map_or(zero, |sink| exp2(simd, simd.sub(simd.splat(sink), top)));
+        let mut sum = sink;
         for (part, running) in chunks() {
             let shrink = exp2(simd, simd.sub(simd.splat(running[0]), top));
             sum = simd.mul_add(simd.splat(running[1]), shrink, sum);
@@ -476,6 +479,43 @@ impl<T: Element> Kernel<T::Number> for Merge<'_, T> {
         for (out, o) in out.iter_mut().zip(&*o) {
             *out = T::from_number(*o);
         }
-        max > lowest && simd.sum(check) == T::Number::default()
+        let mut lanes = [T::Number::default(); MAX_LANES];
+        simd.store(top, &mut lanes);
+        is_near(max, lanes[0]) && simd.sum(check) == T::Number::default()
+    }
+}
+
+/// [`softmax`](crate::reference::softmax) of a row with scores of which the largest is finite, in vectors.
+pub(super) struct Softmax<'a> {
+    pub(super) scores: &'a [f64],
+    pub(super) sink: Option<f64>,
+    /// `[scores]`
+    pub(super) weights: &'a mut [f64],
+}
+
+impl Kernel<f64> for Softmax<'_> {
+    type Out = Normalizer;
+
+    #[inline(always)]
+    fn run<S: Simd<N = f64>>(self, simd: S) -> Normalizer {
+        let Self { scores, sink, weights } = self;
+        let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
+        let log2_e = std::f64::consts::LOG2_E;
+        let unit = simd.splat(log2_e);
+        let mut sums = simd.constant(0.0);
+        let mut lanes = [f64::NEG_INFINITY; MAX_LANES];
+        for (scores, weights) in scores.chunks(S::LANES).zip(weights.chunks_mut(S::LANES)) {
+            lanes[..S::LANES].fill(f64::NEG_INFINITY);
+            lanes[..scores.len()].copy_from_slice(scores);
+            let e = exp2(simd, simd.mul(simd.sub(simd.load(&lanes), simd.splat(max)), unit));
+            sums = simd.add(sums, e);
+            simd.store(e, &mut lanes);
+            weights.copy_from_slice(&lanes[..weights.len()]);
+        }
+        let sink = sink.map_or(0.0, |sink| (sink - max).exp());
+        let sum = simd.sum(sums) + sink;
+        let share = 1.0 / sum;
+        weights.iter_mut().for_each(|weight| *weight *= share);
+        Normalizer { lse: max + sum.ln(), sink_weight: sink / sum }
     }
 }

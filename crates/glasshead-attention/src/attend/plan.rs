@@ -73,6 +73,10 @@ impl<'a, T: Element> Problem<'a, T> {
                 "is not a positive number, nor 0 for none",
             ));
         }
+        if request.softcap > 0.0 && T::Number::from_f64(request.softcap) == T::Number::default() {
+            let problem = "is too small for the type that the arrays are computed in: it would be 0";
+            return Err(AttentionError::value("softcap", request.softcap, problem));
+        }
         let visibility = Visibility::new(
             [batch, heads, queries, keys],
             request.causal,

@@ -29,13 +29,13 @@ use super::{
     ranges::{MAX_WIDTH, Ranges, union},
     reading::{End, Kept, Reading, Scored},
     rowwise,
-    score::{Closed, Running, Terms},
+    score::{Closed, Running, Terms, is_near},
     tile::{Scores, Sum, exponentiate, mix, raise},
     workspace::{Room, Workspace},
 };
 use crate::{
     Element,
-    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd, UNROLL},
+    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Simd, UNROLL},
 };
 
 /// Tiles per panel: how often a block of k and v is used once it is in the second cache.
@@ -186,7 +186,7 @@ impl<T: Element> Panel<'_, '_, T> {
                 let (p, shrink) = match reading.as_mut().filter(|_| READ) {
                     None => {
                         let (base, shrink) = raise(simd, unit, max, &mut running[tile]);
-                        let Sum(sum) = exponentiate::<S, D, _>(simd, unit, base, 0, p, None);
+                        let Sum(sum) = exponentiate::<S, D, _>(simd, unit, base, [0.0; 2], p, None);
                         for c in 0..COLUMNS {
                             running[tile][c].sum = simd.add(running[tile][c].sum, sum[c]);
                         }
@@ -196,8 +196,7 @@ impl<T: Element> Panel<'_, '_, T> {
                         let queries = queries_of(tile);
                         let distance = scores.distance;
                         let first_key = reach.first_key();
-                        let scored =
-                            Scored { unit, max, keys: from..to, queries, distance, first_key, ranges };
+                        let scored = Scored { unit, max, keys: from..to, queries, distance, first_key };
                         let running = &mut running[tile];
                         kept[tile].see::<D>(simd, reading, &scored, p, &mut workspace.items, running)
                     }
@@ -238,7 +237,7 @@ impl<T: Element> Panel<'_, '_, T> {
     }
 }
 
-/// o / l, with the sink's share in l. True for each lane that has a weight and finite numbers alone.
+/// o / l, with the sink's share in l. True for each lane that has a weight and finite numbers alone, none of them far.
 #[inline(always)]
 fn normalize<S: Simd>(
     simd: S,
@@ -250,7 +249,7 @@ fn normalize<S: Simd>(
     let zero = simd.constant(0.0);
     for (c, running) in running.into_iter().enumerate() {
         let max = running.max;
-        let Closed { grow, total, .. } = running.close(simd, sink);
+        let Closed { top, grow, total, .. } = running.close(simd, sink);
         let share = simd.div(grow, total);
         let mut check = zero;
         for o in o.chunks_exact_mut(COLUMNS * S::LANES) {
@@ -260,12 +259,13 @@ fn normalize<S: Simd>(
             check = simd.mul_add(x, zero, check);
             simd.store(x, o);
         }
-        let mut lanes = [[S::N::default(); MAX_LANES]; 2];
-        simd.store(max, &mut lanes[0]);
-        simd.store(check, &mut lanes[1]);
-        let lowest = S::N::from_f64(f64::NEG_INFINITY);
+        let mut lanes = [[S::N::default(); MAX_LANES]; 3];
+        for (lanes, x) in lanes.iter_mut().zip([max, top, check]) {
+            simd.store(x, lanes);
+        }
         for (lane, vouched) in vouched[c * S::LANES..(c + 1) * S::LANES].iter_mut().enumerate() {
-            *vouched = lanes[0][lane] > lowest && lanes[1][lane] == S::N::default();
+            let [max, top, check] = lanes.map(|lanes| lanes[lane]);
+            *vouched = is_near(max, top) && check == S::N::default();
         }
     }
     vouched

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     prefill::TILES,
-    ranges::{MAX_WIDTH, Ranges},
+    ranges::MAX_WIDTH,
     score::{Closed, Running},
     tile::{Moments, Sum, exponentiate, join, raise},
     workspace::{Lines, Room},
@@ -75,6 +75,8 @@ pub(super) struct Kept<'a, S: Simd> {
     exponents: [S::F; COLUMNS],
     /// Σ 2^x · |distance|
     distance: [S::F; COLUMNS],
+    /// The exponent of the heaviest key, counted from the running maximum, which is rounded.
+    heaviest: [S::F; COLUMNS],
     spans: &'a mut Vec<Range<usize>>,
     /// Sum of each span and the exponent that it is counted from, `[spans, queries]`.
     sums: &'a mut Vec<S::N>,
@@ -84,7 +86,7 @@ pub(super) struct Kept<'a, S: Simd> {
 }
 
 /// A block of keys in a tile of queries, scored.
-pub(super) struct Scored<'a, S: Simd> {
+pub(super) struct Scored<S: Simd> {
     pub(super) unit: S::N,
     pub(super) max: [S::F; COLUMNS],
     pub(super) keys: Range<usize>,
@@ -92,47 +94,71 @@ pub(super) struct Scored<'a, S: Simd> {
     /// Position of the first query minus the first key.
     pub(super) distance: i64,
     pub(super) first_key: usize,
-    pub(super) ranges: &'a Ranges,
 }
 
-impl<S: Simd> Scored<'_, S> {
-    /// Whether every query sees keys of this block on one side of its position alone.
-    fn is_one_sided(&self) -> bool {
-        let position = |lane: usize| self.distance.saturating_add((self.keys.start + lane) as i64);
-        let Range { start, end } = self.keys.clone();
-        let count = self.queries.len();
-        // Positions ascend.
-        end as i64 <= position(0).saturating_add(1)
-            || start as i64 >= position(count - 1)
-            || (0..count).all(|lane| self.ranges.ends[lane] as i64 <= position(lane).saturating_add(1))
+/// Where keys stand, seen from the queries of a tile.
+#[derive(Clone, Copy)]
+enum Side {
+    Before,
+    /// Behind some queries and before others.
+    Among,
+    Behind,
+}
+
+impl<S: Simd> Scored<S> {
+    /// Those of `keys` before all queries, among them, behind them. Whole items of so many keys, counted from the first
+    /// of the block.
+    fn sides(&self, keys: Range<usize>, depth: usize) -> [(Side, Range<usize>); 3] {
+        let from = self.keys.start;
+        let position = |query: usize| self.distance.saturating_add((from + query) as i64);
+        let items = |key: i64| key.clamp(from as i64, self.keys.end as i64) as usize - from;
+        let first = from + items(position(0)) / depth * depth;
+        let last = from + items(position(self.queries.len())).next_multiple_of(depth);
+        let [first, last] = [first, last].map(|key| key.clamp(keys.start, keys.end));
+        [(Side::Before, keys.start..first), (Side::Among, first..last), (Side::Behind, last..keys.end)]
     }
 
-    /// Σ 2^x · |distance| over `part`, whose sums are known: rows are counted from the first key of the block.
+    /// Numbers of the rows of `keys`, the first and the step: how far they are from the last or the first of them.
+    fn rows(side: Side, keys: &Range<usize>) -> [f64; 2] {
+        match side {
+            Side::Before => [(keys.len() - 1) as f64, -1.0],
+            Side::Among | Side::Behind => [0.0, 1.0],
+        }
+    }
+
+    /// Σ 2^x · |distance| over `keys`, whose sums are known and whose numbers are `part`. Nothing is subtracted that is
+    /// larger than the difference: a distance of 1 far from the start would have lost its digits.
     #[inline(always)]
     fn distances(
         &self,
         simd: S,
         c: usize,
         moments: &Moments<S::F>,
+        (side, keys): (Side, &Range<usize>),
         part: &[S::N],
-        row: usize,
-        one_sided: bool,
     ) -> S::F {
-        let width = COLUMNS * S::LANES;
-        let lanes = simd.add(simd.lanes(), simd.constant((c * S::LANES) as f64));
-        let first = simd.add(simd.constant(self.distance as f64), lanes);
         let zero = simd.constant(0.0);
-        if one_sided {
-            let signed = simd.sub(simd.mul(first, moments.sum[c]), moments.rows[c]);
-            return simd.max(signed, simd.sub(zero, signed));
-        }
-        let mut total = zero;
-        for (at, part) in part.chunks_exact(width).enumerate() {
-            let far = simd.sub(first, simd.constant((row + at) as f64));
-            let far = simd.max(far, simd.sub(zero, far));
-            total = simd.mul_add(simd.load(&part[c * S::LANES..]), far, total);
-        }
-        total
+        // From the first key of `keys` to the queries.
+        let first = self.distance.saturating_sub((keys.start - self.keys.start) as i64);
+        let lanes = simd.add(simd.lanes(), simd.constant((c * S::LANES) as f64));
+        let to_first = simd.add(simd.constant(first as f64), lanes);
+        let nearest = match side {
+            Side::Before => {
+                let last = first.saturating_sub(keys.len() as i64 - 1);
+                simd.add(simd.constant(last as f64), lanes)
+            }
+            Side::Behind => simd.sub(zero, to_first),
+            Side::Among => {
+                let mut total = zero;
+                for (row, part) in part.chunks_exact(COLUMNS * S::LANES).enumerate() {
+                    let far = simd.sub(to_first, simd.constant(row as f64));
+                    let far = simd.max(far, simd.sub(zero, far));
+                    total = simd.mul_add(simd.load(&part[c * S::LANES..]), far, total);
+                }
+                return total;
+            }
+        };
+        simd.mul_add(nearest, moments.sum[c], moments.rows[c])
     }
 }
 
@@ -152,6 +178,7 @@ impl<'a, S: Simd> Kept<'a, S> {
         let kept = Self {
             exponents: [zero; COLUMNS],
             distance: [zero; COLUMNS],
+            heaviest: [zero; COLUMNS],
             spans: &mut room.spans,
             sums: &mut room.sums,
             bases: &mut room.bases,
@@ -219,39 +246,57 @@ impl<'a, S: Simd> Kept<'a, S> {
                 self.distance[c] = simd.mul(self.distance[c], shrink[c]);
             }
         }
-        let one_sided = needs.moments && scored.is_one_sided();
+        if needs.lanes {
+            for c in 0..COLUMNS {
+                let own = simd.mul_add_once(max[c], simd.splat(unit), simd.sub(simd.constant(0.0), base[c]));
+                let both = simd.max(self.heaviest[c], own);
+                self.heaviest[c] = simd.select_less(before[c], base[c], own, both);
+            }
+        }
+        let [_, (_, among), _] = scored.sides(keys.clone(), D::DEPTH);
         let mut from = keys.start;
         let mut cut = needs.cuts.partition_point(|cut| *cut <= from);
         // Items are made on the way where no span begins within one; the numbers stay beside them where readouts need
         // them.
         let cuts_of_block = needs.cuts[cut..].iter().take_while(|cut| **cut < keys.end);
         let made = cuts_of_block.into_iter().all(|cut| (cut - from).is_multiple_of(D::DEPTH));
-        let apart = D::DEPTH > 1 && (!made || needs.weights || one_sided != needs.moments);
+        let among = needs.moments && !among.is_empty();
+        let apart = D::DEPTH > 1 && (!made || needs.weights || among);
         let mut items = apart.then(|| items.get(p.len()));
         while from < keys.end {
             let to = needs.cuts.get(cut).copied().unwrap_or(usize::MAX).min(keys.end);
             cut += 1;
-            let row = from - keys.start;
-            let part = &mut p[row * width..(to - keys.start) * width];
-            let items = items.as_deref_mut().map(|items| &mut items[row * width..(to - keys.start) * width]);
-            let sum = if needs.moments {
-                let moments: Moments<_> = match made {
-                    true => exponentiate::<S, D, _>(simd, unit, base, row, part, items),
-                    false => exponentiate::<S, Single, _>(simd, unit, base, row, part, None),
-                };
-                for c in 0..COLUMNS {
-                    self.exponents[c] = simd.add(self.exponents[c], moments.exponents[c]);
-                    let far = scored.distances(simd, c, &moments, part, row, one_sided);
-                    self.distance[c] = simd.add(self.distance[c], far);
-                }
-                moments.sum
-            } else {
-                let Sum(sum) = match made {
-                    true => exponentiate::<S, D, _>(simd, unit, base, row, part, items),
-                    false => exponentiate::<S, Single, _>(simd, unit, base, row, part, None),
-                };
-                sum
+            let mut sum = [simd.constant(0.0); COLUMNS];
+            let own = |keys_of: &Range<usize>| {
+                (keys_of.start - keys.start) * width..(keys_of.end - keys.start) * width
             };
+            if needs.moments {
+                for (side, part) in scored.sides(from..to, D::DEPTH) {
+                    if part.is_empty() {
+                        continue;
+                    }
+                    let rows = Scored::<S>::rows(side, &part);
+                    let p = &mut p[own(&part)];
+                    let items = items.as_deref_mut().map(|items| &mut items[own(&part)]);
+                    let moments: Moments<_> = match made {
+                        true => exponentiate::<S, D, _>(simd, unit, base, rows, p, items),
+                        false => exponentiate::<S, Single, _>(simd, unit, base, rows, p, None),
+                    };
+                    for (c, sum) in sum.iter_mut().enumerate() {
+                        *sum = simd.add(*sum, moments.sum[c]);
+                        self.exponents[c] = simd.add(self.exponents[c], moments.exponents[c]);
+                        let far = scored.distances(simd, c, &moments, (side, &part), p);
+                        self.distance[c] = simd.add(self.distance[c], far);
+                    }
+                }
+            } else {
+                let p = &mut p[own(&(from..to))];
+                let items = items.as_deref_mut().map(|items| &mut items[own(&(from..to))]);
+                Sum(sum) = match made {
+                    true => exponentiate::<S, D, _>(simd, unit, base, [0.0; 2], p, items),
+                    false => exponentiate::<S, Single, _>(simd, unit, base, [0.0; 2], p, None),
+                };
+            }
             let at = self.sums.len();
             self.sums.resize(at + width, S::N::default());
             self.bases.resize(at + width, S::N::default());
@@ -358,18 +403,19 @@ impl<'a, S: Simd> Kept<'a, S> {
     ) {
         let Running { max, sum } = *running;
         let Closed { top, grow, sink, total } = *closed;
-        let mut numbers = [[S::N::default(); MAX_LANES]; 8];
-        let vectors = [max, top, sum, grow, sink, total, self.exponents[c], self.distance[c]];
+        let mut numbers = [[S::N::default(); MAX_LANES]; 9];
+        let vectors =
+            [max, top, sum, grow, sink, total, self.exponents[c], self.distance[c], self.heaviest[c]];
         for (numbers, x) in numbers.iter_mut().zip(vectors) {
             simd.store(x, numbers);
         }
         for lane in c * S::LANES..(c + 1) * S::LANES {
-            let [max, top, sum, grow, sink, total, exponents, distance] =
+            let [max, top, sum, grow, sink, total, exponents, distance, heaviest] =
                 std::array::from_fn(|n| numbers[n][lane % S::LANES].to_f64());
             let log = total.log2();
             lanes.lse[lane] = (top + log) * std::f64::consts::LN_2;
             lanes.sink_weight[lane] = sink / total;
-            lanes.max_weight[lane] = grow / total;
+            lanes.max_weight[lane] = heaviest.exp2() * grow / total;
             lanes.distance[lane] = distance * grow / total;
             let logs = exponents + sum * (max - top - log);
             // Rounding may leave a certain row a hair below 0.

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::{
     Problem,
-    decode::{CHUNK, Chunk, Layout, Merge, most_heads},
+    decode::{CHUNK, Chunk, Layout, Merge, Softmax, most_heads},
     prefill::Panel,
     reading::{Plan, Reading},
     rowwise, workspace,
@@ -262,11 +262,16 @@ fn attend<T: Element>(
                 if !T::Number::dispatch(isa, merge) {
                     rowwise::one(problem, sequence.batch, head, query, &mut workspace.row, out);
                 } else if reads {
-                    let scores = partials.chunks(stride).zip(sequence.chunks()).flat_map(|(chunk, keys)| {
+                    let scores = partials.chunks(stride).zip(sequence.chunks()).map(|(chunk, keys)| {
                         let scores = &chunk[rows * layout.row() + row * CHUNK..][..keys.len()];
-                        keys.zip(scores.iter().map(|x| x.to_f64()))
+                        (keys, scores)
                     });
-                    workspace.row.take(problem, [sequence.batch, head, query], scores);
+                    workspace.row.take(
+                        problem,
+                        [sequence.batch, head, query],
+                        scores,
+                        |scores, sink, weights| f64::dispatch(isa, Softmax { scores, sink, weights }),
+                    );
                 }
                 if reads {
                     workspace.row.measure(norms_of(sequence.batch, head));

@@ -4,7 +4,7 @@ use crate::{
     Element,
     attend::Problem,
     isa::{Number, Simd},
-    softmax::tanh,
+    softmax::{exp2, tanh},
 };
 
 /// The options of one head that change scores.
@@ -124,7 +124,7 @@ impl<F: Copy> Running<F> {
         let new = simd.max(self.max, max);
         // While nothing is visible the maximum is −∞, and −∞ − −∞ would be NaN.
         let base = simd.select_less(lowest, new, new, simd.constant(0.0));
-        let shrink = crate::softmax::exp2(simd, simd.sub(self.max, base));
+        let shrink = exp2(simd, simd.sub(self.max, base));
         self.max = new;
         self.sum = simd.mul(self.sum, shrink);
         (base, shrink)
@@ -137,10 +137,24 @@ impl<F: Copy> Running<F> {
         let Some(sink) = sink else {
             return Closed { top: max, grow: simd.constant(1.0), sink: simd.constant(0.0), total: sum };
         };
-        let sink = simd.constant(f64::from(sink) * std::f64::consts::LOG2_E);
-        let top = simd.max(max, sink);
-        let grow = crate::softmax::exp2(simd, simd.sub(max, top));
-        let sink = crate::softmax::exp2(simd, simd.sub(sink, top));
+        let (top, sink) = with_sink(simd, max, sink);
+        let grow = exp2(simd, simd.sub(max, top));
         Closed { top, grow, sink, total: simd.mul_add(sum, grow, sink) }
     }
+}
+
+/// The largest exponent, that of the sink among them, and the number of the sink counted from it: rounded once, as those
+/// of scores are, so that a sink equals an equal score however large both are.
+#[inline(always)]
+pub(super) fn with_sink<S: Simd>(simd: S, max: S::F, sink: f32) -> (S::F, S::F) {
+    let (sink, unit) = (simd.constant(f64::from(sink)), simd.constant(std::f64::consts::LOG2_E));
+    let top = simd.max(max, simd.mul(sink, unit));
+    (top, exp2(simd, simd.mul_add_once(sink, unit, simd.sub(simd.constant(0.0), top))))
+}
+
+/// Whether exponents up to the largest of the keys, `max`, and of all, `top`, are near enough to each other: what they
+/// are counted from is rounded, and a power of what that leaves must be one that [`exp2`] can take.
+pub(super) fn is_near<N: Number>(max: N, top: N) -> bool {
+    let far = N::FAR.to_f64();
+    max.to_f64() > -far && top.to_f64() < far
 }

@@ -215,13 +215,13 @@ impl<S: Simd> Sums<S> for Moments<S::F> {
 }
 
 /// Turns scores `p [keys, queries]` into items of 2^(score · unit − base), each where its first key was; their
-/// sums, with rows counted from `row` on. Where there is room for `items` they go there, and `p` becomes the numbers.
+/// sums, with rows counted from `first` on in steps of `step`. Where there is room for `items` they go there, and `p` becomes the numbers.
 #[inline(always)]
 pub(super) fn exponentiate<S: Simd, D: Dot<S>, T: Sums<S>>(
     simd: S,
     unit: S::N,
     base: [S::F; COLUMNS],
-    row: usize,
+    [first, step]: [f64; 2],
     p: &mut [S::N],
     mut items: Option<&mut [S::N]>,
 ) -> T {
@@ -230,7 +230,7 @@ pub(super) fn exponentiate<S: Simd, D: Dot<S>, T: Sums<S>>(
     let base = [simd.sub(zero, base[0]), simd.sub(zero, base[1])];
     let unit = simd.splat(unit);
     let mut sums = T::none(simd);
-    let (mut row, step) = (simd.constant(row as f64), simd.constant(1.0));
+    let (mut row, step) = (simd.constant(first), simd.constant(step));
     let whole = p.len() - p.len() % (D::DEPTH * width);
     let mut pairs = p.chunks_exact_mut(D::DEPTH * width);
     for (n, pair) in (&mut pairs).enumerate() {

@@ -65,6 +65,8 @@ pub trait Number:
     const EXP2: &'static [Self];
     /// From which |x| on the quotient of exponentials is near enough to tanh x.
     const TANH_SMALL: Self;
+    /// Half the distance to the next number is no more than 64 below this one.
+    const FAR: Self;
     /// The nearest number.
     fn from_f64(x: f64) -> Self;
     /// Exact.
@@ -242,6 +244,7 @@ impl Number for f32 {
         0.000_153_533_62,
     ];
     const TANH_SMALL: f32 = 0.625;
+    const FAR: f32 = (1u64 << 31) as f32;
 
     #[inline(always)]
     fn from_f64(x: f64) -> Self {
@@ -296,6 +299,7 @@ impl Number for f64 {
         1.3691488853904124e-12,
     ];
     const TANH_SMALL: f64 = 0.0;
+    const FAR: f64 = (1u64 << 60) as f64;
 
     #[inline(always)]
     fn from_f64(x: f64) -> Self {

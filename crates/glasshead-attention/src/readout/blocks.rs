@@ -85,19 +85,29 @@ impl Readout for Blocks {
 
 impl Blocks {
     fn head(&self, shape: &Shape) -> BlocksHead {
-        BlocksHead { of: self.clone(), shape: *shape, first: None, done: Vec::new(), sums: Vec::new() }
+        BlocksHead {
+            of: self.clone(),
+            shape: *shape,
+            first: None,
+            ended: 0,
+            done: Vec::new(),
+            open: Vec::new(),
+        }
     }
 }
 
 pub(crate) struct BlocksHead {
     of: Blocks,
     shape: Shape,
-    /// The first row that was seen.
+    /// The first row of the map that was seen.
     first: Option<usize>,
-    /// `[rows that are finished, ⌈keys/size⌉]`
+    /// How many of its rows are finished.
+    ended: usize,
+    /// `[ended, ⌈keys/size⌉]`
     done: Vec<f32>,
-    /// `[⌈keys/size⌉]`: the row after those, or nothing yet.
-    sums: Vec<f64>,
+    /// `[rows, ⌈keys/size⌉]`: those after them, which the tile at hand adds to: its queries that come row by row do so
+    /// after all others.
+    open: Vec<f64>,
 }
 
 impl BlocksHead {
@@ -105,19 +115,25 @@ impl BlocksHead {
         self.of.columns(self.shape.keys)
     }
 
-    /// The sums of a row of the map; rows come in ascending order.
+    /// The sums of a row of the map that is not finished.
     fn row(&mut self, row: usize) -> &mut [f64] {
-        let (first, columns) = (*self.first.get_or_insert(row), self.columns());
-        while self.done.len() < (row - first) * columns {
-            self.sums.resize(columns, 0.0);
-            self.end_row();
-        }
-        self.sums.resize(columns, 0.0);
-        &mut self.sums
+        let columns = self.columns();
+        let at = (row - self.first.unwrap_or(row) - self.ended) * columns;
+        self.open.resize(self.open.len().max(at + columns), 0.0);
+        &mut self.open[at..at + columns]
     }
 
-    fn end_row(&mut self) {
-        self.done.extend(self.sums.drain(..).map(|sum| sum as f32));
+    /// No query will come to a row of the map before this one.
+    fn end_before(&mut self, row: usize) {
+        let rows = row - *self.first.get_or_insert(row) - self.ended;
+        let len = rows * self.columns();
+        self.ended += rows;
+        self.open.resize(self.open.len().max(len), 0.0);
+        self.done.extend(self.open.drain(..len).map(|sum| sum as f32));
+    }
+
+    fn end(&mut self) {
+        self.done.extend(self.open.drain(..).map(|sum| sum as f32));
     }
 }
 
@@ -125,6 +141,7 @@ impl Head for BlocksHead {
     fn see(&mut self, row: &Row) {
         let (size, before) = (self.of.size, self.of.before);
         let factor = self.of.weights.of_one(&self.shape, [row.batch, row.head], row.query);
+        self.end_before(row.query / size);
         let sums = self.row(row.query / size);
         for (&key, weight) in row.keys.iter().zip(&row.weights) {
             sums[(before + key) / size] += weight * factor;
@@ -132,7 +149,7 @@ impl Head for BlocksHead {
     }
 
     fn finish(mut self: Box<Self>) -> Vec<Values> {
-        self.end_row();
+        self.end();
         let columns = self.columns();
         let mut all = self.done;
         all.splice(0..0, std::iter::repeat_n(0.0, self.first.unwrap_or(0) * columns));
@@ -154,6 +171,7 @@ impl Fuse for BlocksHead {
         if queries.is_empty() {
             return;
         }
+        self.end_before(queries.start / size);
         let mut factors = [S::N::from_f64(1.0); COLUMNS * MAX_LANES];
         if let Some(weights) = self.of.weights.of(&self.shape, tile.head, queries.clone()) {
             for (factor, weight) in factors.iter_mut().zip(weights) {
@@ -189,8 +207,8 @@ impl Fuse for BlocksHead {
     }
 
     fn absorb(&mut self, mut later: Self) -> Option<Self> {
-        self.end_row();
-        later.end_row();
+        self.end();
+        later.end();
         let from = later.first?;
         let first = *self.first.get_or_insert(from);
         // The row in which a task ends is the one in which the next may start.

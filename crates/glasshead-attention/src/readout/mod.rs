@@ -3,6 +3,8 @@
 //!
 //! To add one: write its file, name it in the list of modules and in `READOUTS` below.
 
+#[cfg(test)]
+mod against_rows;
 mod blocks;
 mod chosen;
 mod distance;

@@ -72,7 +72,8 @@ impl Readout for Rows {
 
 impl Rows {
     fn head(&self, shape: &Shape) -> RowsHead {
-        RowsHead { of: self.clone(), keys: shape.keys, weights: Vec::new() }
+        let scores = vec![Vec::new(); self.queries.len()];
+        RowsHead { of: self.clone(), keys: shape.keys, weights: Vec::new(), scores }
     }
 }
 
@@ -81,6 +82,8 @@ pub(crate) struct RowsHead {
     keys: usize,
     /// `[R, keys]`, or nothing as long as none of the queries has come.
     weights: Vec<f32>,
+    /// `[R]`: the scores of a query whose tile is not finished, from the first key of the tile on.
+    scores: Vec<Vec<f64>>,
 }
 
 impl RowsHead {
@@ -117,24 +120,18 @@ impl Fuse for RowsHead {
         Needs { value_norms: self.of.by_value, ..Needs::default() }
     }
 
-    /// Keeps scores until the tile is finished.
     fn see_block<S: Simd>(&mut self, _: S, block: &Block<S>, _: &mut [S::N]) {
-        for at in 0..self.of.queries.len() {
-            let query = self.of.queries[at];
-            if block.queries.contains(&query) {
-                let from = at * self.keys + block.keys.start;
-                let weights = &mut self.weights()[from..][..block.keys.len()];
+        for (query, own) in self.of.queries.iter().zip(&mut self.scores) {
+            if block.queries.contains(query) {
                 let rows = block.scores.chunks_exact(COLUMNS * S::LANES);
-                for (weight, scores) in weights.iter_mut().zip(rows) {
-                    *weight = scores[query - block.queries.start].to_f64() as f32;
-                }
+                own.extend(rows.map(|scores| scores[query - block.queries.start].to_f64()));
             }
         }
     }
 
     #[inline(always)]
     fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, _: &mut [S::N]) {
-        let (Some(first), Some(last)) = (tile.spans.first(), tile.spans.last()) else { return };
+        let Some(first) = tile.spans.first() else { return };
         for at in 0..self.of.queries.len() {
             let query = self.of.queries[at];
             if tile.queries.contains(&query) {
@@ -145,11 +142,12 @@ impl Fuse for RowsHead {
                 simd.store(tile.share[c], &mut lanes[1]);
                 let (top, share) = (simd.splat(lanes[0][lane]), simd.splat(lanes[1][lane]));
                 let (keys, by_value) = (self.keys, self.of.by_value);
-                let seen = first.start..last.end;
+                let scores = std::mem::take(&mut self.scores[at]);
+                let seen = first.start..first.start + scores.len();
                 let weights = &mut self.weights()[at * keys..][seen.clone()];
-                for weights in weights.chunks_mut(S::LANES) {
-                    for (lane, weight) in lanes[0].iter_mut().zip(&*weights) {
-                        *lane = S::N::from_f64(f64::from(*weight));
+                for (weights, scores) in weights.chunks_mut(S::LANES).zip(scores.chunks(S::LANES)) {
+                    for (lane, score) in lanes[0].iter_mut().zip(scores) {
+                        *lane = S::N::from_f64(*score);
                     }
                     let x = tile.weight_of(simd, simd.load(&lanes[0]), top, share);
                     simd.store(x, &mut lanes[0]);

@@ -128,13 +128,24 @@ impl Head for TopKHead {
         let heavier = |a: &usize, b: &usize| -> Ordering {
             scores[*b].partial_cmp(&scores[*a]).unwrap_or(Ordering::Equal).then(a.cmp(b))
         };
+        let counts = |score: f64| !self.by_value || score > f64::NEG_INFINITY;
+        let sorted = !row.lse.is_nan();
+        // Keys ascend, so that what is no heavier than the last of the k heaviest so far is not among them.
+        let many = self.k.saturating_mul(2).max(CANDIDATES);
+        let mut least = None;
         self.order.clear();
-        self.order.extend((0..row.keys.len()).filter(|at| !self.by_value || scores[*at] > f64::NEG_INFINITY));
-        if !row.lse.is_nan() {
-            if self.k < self.order.len() {
+        for (at, &score) in scores.iter().enumerate() {
+            if least.is_some_and(|least| score <= least) || !counts(score) {
+                continue;
+            }
+            self.order.push(at);
+            if sorted && self.order.len() == many {
                 self.order.select_nth_unstable_by(self.k - 1, heavier);
                 self.order.truncate(self.k);
+                least = Some(scores[self.order[self.k - 1]]);
             }
+        }
+        if sorted {
             self.order.sort_unstable_by(heavier);
         }
         for at in 0..self.k {
@@ -299,13 +310,15 @@ fn see_long_column<S: Simd, const BY_VALUE: bool>(
         if !simd.any_less(simd.load(&scores[last..]), score) {
             continue;
         }
+        let new = score;
         let mut key = simd.constant((block.keys.start + at) as f64);
+        // From the first place below the new one on, every place takes what stood before it, equals in their order.
         for at in (0..=last).step_by(width) {
             let (old_score, old_key) = (simd.load(&scores[at..]), simd.load(&keys[at..]));
-            simd.store(simd.select_less(old_score, score, score, old_score), &mut scores[at..]);
-            simd.store(simd.select_less(old_score, score, key, old_key), &mut keys[at..]);
-            key = simd.select_less(old_score, score, old_key, key);
-            score = simd.select_less(old_score, score, old_score, score);
+            simd.store(simd.select_less(old_score, new, score, old_score), &mut scores[at..]);
+            simd.store(simd.select_less(old_score, new, key, old_key), &mut keys[at..]);
+            key = simd.select_less(old_score, new, old_key, key);
+            score = simd.select_less(old_score, new, old_score, score);
         }
     }
 }
