@@ -18,7 +18,7 @@ use crate::{Attention, AttentionError, Causal, Element, TensorView, views::fits}
 /// assert_eq!((cache.len(), out), (1, vec![1.0; 16]));
 /// # Ok::<(), glasshead_attention::AttentionError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KvCache<T> {
     k: Vec<T>,
     v: Vec<T>,
@@ -27,6 +27,16 @@ pub struct KvCache<T> {
     dim: usize,
     value_dim: usize,
     len: usize,
+}
+
+/// Its sizes; the numbers may be millions.
+impl<T> std::fmt::Debug for KvCache<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { shape, dim, value_dim, len, .. } = self;
+        let mut told = f.debug_struct("KvCache");
+        told.field("shape", shape).field("dim", dim).field("value_dim", value_dim).field("len", len);
+        told.finish_non_exhaustive()
+    }
 }
 
 impl<T: Element> KvCache<T> {

@@ -6,7 +6,9 @@ use crate::{Array, Attended, Attention, AttentionError, Gradients, TensorView, i
 
 /// A number type of q, k, v and the output: `f32`, `f64`, `f16` or `bf16`.
 ///
-/// Half types are widened and computed in `f32`; `f64` is computed in `f64`.
+/// Half types are widened and computed in `f32`; `f64` is computed in `f64`. Where a CPU multiplies bf16 in pairs faster
+/// than f32 (AVX-512 BF16 of AMD), it does: weights are rounded to bf16 then and subnormal numbers count as 0, so that bits
+/// differ from those of other CPUs.
 pub trait Element: Stored + Default + PartialEq + std::fmt::Debug + Send + Sync + 'static {
     /// To `f64`, exact for all four types.
     fn to_f64(self) -> f64;

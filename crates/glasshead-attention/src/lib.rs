@@ -14,6 +14,16 @@
 //! # Ok::<(), glasshead_attention::AttentionError>(())
 //! ```
 //!
+//! Arrays are `[batch, heads, tokens, dim]` in any layout ([`TensorView::from_tokens`] takes `[batch, tokens, heads, dim]`);
+//! the output is contiguous, `[batch, heads, queries, value_dim]`. Heads of q may be a multiple of those of k and v: query
+//! head h reads key head h / group (grouped-query attention). Few queries are decoded: k and v are read once per key head,
+//! and many keys are shared out (split-KV). [`KvCache`] keeps the tokens of a text that grows, [`Packed`] names sequences
+//! of different lengths behind each other.
+//!
+//! Work is shared out by rayon (feature `rayon`, on by default) within the pool that the caller is in; the number of threads
+//! changes no bit. Every thread keeps its workspace for the next call. The instruction set is the best one of this CPU, that
+//! of [`Attention::instruction_set`], or what the variable `GLASSHEAD_ISA` says (`scalar`, `avx2`, `avx512`).
+//!
 //! The files, in the order in which a token passes them: [`views`](TensorView) (q, k, v and their
 //! shapes) → `mask` (who may see whom) → `attend` (request, plan, the fused path) → `softmax` (the one
 //! exp) → `readout` (what the attention looked at). [`mod@reference`] is the oracle that all of it is judged

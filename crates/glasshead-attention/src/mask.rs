@@ -12,7 +12,9 @@ use crate::{AttentionError, isa::Number, views::values_needed};
 pub enum Causal {
     /// Offset 0: the first query sees the first key (torch's `is_causal`).
     TopLeft,
-    /// Offset `keys − queries`: the last query sees the last key (FlashAttention, MLX, a KV cache).
+    /// Offset `keys − queries`: the last query sees the last key (FlashAttention, MLX, a KV cache). The keys are those of
+    /// the array, whatever lengths are given: where every batch element has a length of its own, pack them, or give
+    /// keys that end together.
     BottomRight,
     /// An offset of one's own, for instance the number of keys that came before this chunk.
     Offset(i64),
@@ -28,7 +30,7 @@ pub struct Window {
 }
 
 /// The values of a mask array.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum MaskValues<'a> {
     /// True: this query may attend to this key.
     Bool(&'a [bool]),
@@ -40,6 +42,19 @@ pub enum MaskValues<'a> {
     F16(&'a [f16]),
     /// Added to the score; −∞ hides the key.
     Bf16(&'a [bf16]),
+}
+
+/// Its type; the values may be millions.
+impl std::fmt::Debug for MaskValues<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bool(_) => "Bool",
+            Self::F32(_) => "F32",
+            Self::F64(_) => "F64",
+            Self::F16(_) => "F16",
+            Self::Bf16(_) => "Bf16",
+        })
+    }
 }
 
 /// A mask that is broadcast to `[batch, heads, queries, keys]`.

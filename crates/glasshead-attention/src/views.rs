@@ -3,7 +3,7 @@
 use crate::{AttentionError, Element};
 
 /// A view of `[batch, heads, tokens, dim]` numbers with any stride on any axis.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct TensorView<'a, T> {
     data: &'a [T],
     shape: [usize; 4],
@@ -11,11 +11,26 @@ pub struct TensorView<'a, T> {
 }
 
 /// One token's vector inside a view: `len` values, `stride` apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Vector<'a, T> {
     data: &'a [T],
     len: usize,
     stride: usize,
+}
+
+/// Its shape and strides; the numbers may be millions.
+impl<T> std::fmt::Debug for TensorView<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { shape, strides, .. } = self;
+        f.debug_struct("TensorView").field("shape", shape).field("strides", strides).finish_non_exhaustive()
+    }
+}
+
+impl<T> std::fmt::Debug for Vector<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { len, stride, .. } = self;
+        f.debug_struct("Vector").field("len", len).field("stride", stride).finish_non_exhaustive()
+    }
 }
 
 impl<'a, T: Element> TensorView<'a, T> {

@@ -118,7 +118,7 @@ impl<T: Element> Chunk<'_, '_, T> {
             }
         }
 
-        let tokens = problem.batch * problem.heads / problem.group * problem.keys;
+        let tokens = problem.batch.saturating_mul(problem.heads / problem.group).saturating_mul(problem.keys);
         let far = tokens.saturating_mul((problem.dim + problem.value_dim) * size_of::<T>()) >= FAR;
         let each = if far { pairs(problem.k).max(pairs(problem.v)) } else { 0 };
         // A part of the keys: so that what is asked for ahead is as much for many heads as for one, and the second

@@ -49,7 +49,10 @@ impl<'a, T: Element> Problem<'a, T> {
             return Err(AttentionError::shape("v", &v.shape(), expected));
         }
         if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
-            let expected = format!("a number of heads that is a multiple of k's {kv_heads}");
+            let expected = match heads == 0 || kv_heads == 0 {
+                true => format!("at least one head, and in k (it has {kv_heads}) too"),
+                false => format!("a number of heads that is a multiple of k's {kv_heads}"),
+            };
             return Err(AttentionError::shape("q", &q.shape(), expected));
         }
         for (what, shape, len) in [("q", q.shape(), dim), ("v", v.shape(), value_dim)] {

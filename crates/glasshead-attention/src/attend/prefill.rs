@@ -131,8 +131,12 @@ impl<T: Element> Panel<'_, '_, T> {
         let held = in_place && first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
         let next =
             next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
-        for start in (start..end).step_by(S::KEYS) {
-            let block = start..end.min(start + S::KEYS);
+        // Blocks are counted from the first key of the sequence, items too: how many queries make a panel, and what else
+        // they see, changes no bit of a query.
+        let origin = reach.first_key();
+        let begin = origin + start.saturating_sub(origin) / D::DEPTH * D::DEPTH;
+        let blocks = (origin + start.saturating_sub(origin) / S::KEYS * S::KEYS..end).step_by(S::KEYS);
+        for block in blocks.map(|start| start.max(begin)..end.min(start + S::KEYS)) {
             let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
             let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
 

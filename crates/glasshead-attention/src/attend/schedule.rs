@@ -28,17 +28,16 @@ pub(super) const WORTH_A_THREAD: usize = 1 << 20;
 
 /// A piece of work.
 enum Task<'a, T: Element> {
-    /// Queries from `first` on of one head, panel by panel, their output and their readouts.
+    /// Queries from `first` on of one head, `panel` of them at a time, their output and their readouts.
     Panels {
         batch: usize,
         head: usize,
         first: usize,
+        panel: usize,
         next: Option<[usize; 3]>,
         out: &'a mut [T],
         seen: Vec<AtWork>,
     },
-    /// Queries of one head whose rows the readouts are to see.
-    Rows { batch: usize, head: usize, queries: Range<usize>, seen: Vec<AtWork> },
     /// A chunk of keys of some key heads for all queries of a sequence.
     Chunk {
         batch: usize,
@@ -150,26 +149,27 @@ fn attend<T: Element>(
             // In the order in which they lie: a chunk asks for the start of the next one of its head.
             tasks[from..].sort_by_key(|task| match task {
                 Task::Chunk { key_heads, .. } => key_heads.start,
-                Task::Panels { .. } | Task::Rows { .. } => 0,
+                Task::Panels { .. } => 0,
             });
         }
     }
+    // By the sequence's own keys, so that its bits are those that it has alone; only weights that stay ask for them.
+    let panel_of = |batch: usize, queries: Range<usize>| {
+        let own = || problem.visibility.keys_of_all(batch, queries).len();
+        let keys = if plan.needs.weights { own() } else { 0 };
+        plan.tiles(keys, COLUMNS * lanes) * COLUMNS * lanes
+    };
+    let mut panels: Vec<usize> = Vec::new();
     let mut decodes = decoded.iter();
     let per_batch = decoded.len() / problem.batch;
-    // An output without values has readouts all the same.
-    for n in 0..if out.is_empty() && reads { problem.batch * problem.heads } else { 0 } {
-        let (batch, head, seen) = (n / problem.heads, n % problem.heads, readouts.fused());
-        tasks.push(Task::Rows { batch, head, queries: 0..problem.queries, seen });
-    }
-    let tiles = plan.tiles(problem.keys, COLUMNS * lanes);
-    let panel_len = tiles * COLUMNS * lanes;
-    for (n, mut out) in out.chunks_mut((problem.queries * problem.value_dim).max(1)).enumerate() {
+    for (n, mut out) in out.chunks_mut(problem.queries * problem.value_dim).enumerate() {
         let (batch, head) = (n / problem.heads, n % problem.heads);
         if head == 0 {
             decodes = decoded[batch * per_batch..].iter();
+            panels = problem.visibility.sequences().map(|queries| panel_of(batch, queries)).collect();
         }
         let mut decodes = decodes.clone();
-        for queries in problem.visibility.sequences() {
+        for (queries, &panel) in problem.visibility.sequences().zip(&panels) {
             let part;
             (part, out) = out.split_at_mut(queries.len() * problem.value_dim);
             if few(&queries) {
@@ -178,10 +178,18 @@ fn attend<T: Element>(
                 }
                 continue;
             }
-            let len = plan.queries_of_task(queries.len(), panel_len);
+            let len = plan.queries_of_task(queries.len(), panel);
             for (at, out) in part.chunks_mut(len * problem.value_dim).enumerate() {
                 let first = queries.start + at * len;
-                tasks.push(Task::Panels { batch, head, first, next: None, out, seen: readouts.fused() });
+                tasks.push(Task::Panels {
+                    batch,
+                    head,
+                    first,
+                    panel,
+                    next: None,
+                    out,
+                    seen: readouts.fused(),
+                });
             }
         }
     }
@@ -189,7 +197,7 @@ fn attend<T: Element>(
     for at in 1..tasks.len() {
         let next = match &tasks[at] {
             Task::Panels { batch, head, first, .. } => Some([*batch, *head, *first]),
-            Task::Chunk { .. } | Task::Rows { .. } => None,
+            Task::Chunk { .. } => None,
         };
         if let Task::Panels { next: place, .. } = &mut tasks[at - 1] {
             *place = next;
@@ -204,25 +212,18 @@ fn attend<T: Element>(
     let spread = problem.multiply_adds() > WORTH_A_THREAD;
     threads::for_each(&mut tasks, spread, |task| {
         workspace::with(|workspace| match task {
-            Task::Panels { batch, head, first, next, out, seen } => {
-                let (batch, head, first) = (*batch, *head, *first);
+            Task::Panels { batch, head, first, panel, next, out, seen } => {
+                let (batch, head, first, panel) = (*batch, *head, *first, *panel);
                 seen.iter_mut().for_each(|readout| readout.expect(out.len() / problem.value_dim));
-                let count = out.len().div_ceil(panel_len * problem.value_dim);
-                for (at, out) in out.chunks_mut(panel_len * problem.value_dim).enumerate() {
-                    let first = first + at * panel_len;
-                    let own = (at + 1 < count).then_some([batch, head, first + panel_len]);
+                let count = out.len().div_ceil(panel * problem.value_dim);
+                for (at, out) in out.chunks_mut(panel * problem.value_dim).enumerate() {
+                    let first = first + at * panel;
+                    let own = (at + 1 < count).then_some([batch, head, first + panel]);
                     let next = own.or(*next);
                     let value_norms = norms_of(batch, head);
                     let reading = reads.then_some(Reading { plan: &plan, value_norms, readouts: seen });
                     let workspace = &mut *workspace;
                     T::run(isa, Panel { problem, batch, head, first, next, out, reading, workspace });
-                }
-            }
-            Task::Rows { batch, head, queries, seen } => {
-                for query in queries.clone() {
-                    workspace.row.compute(problem, *batch, *head, query);
-                    workspace.row.measure(norms_of(*batch, *head));
-                    seen.iter_mut().for_each(|readout| readout.see(&workspace.row));
                 }
             }
             Task::Chunk { batch, key_heads, queries, keys, partial } => {
@@ -235,8 +236,7 @@ fn attend<T: Element>(
     let mut parts = Vec::new();
     for task in tasks {
         match task {
-            Task::Panels { batch, head, first, seen, .. }
-            | Task::Rows { batch, head, queries: Range { start: first, .. }, seen } => {
+            Task::Panels { batch, head, first, seen, .. } => {
                 parts.push((batch * problem.heads + head, first, seen));
             }
             Task::Chunk { .. } => {}

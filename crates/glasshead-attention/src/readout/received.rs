@@ -81,28 +81,55 @@ impl Readout for Received {
 
 impl Received {
     fn head(&self, shape: &Shape) -> ReceivedHead {
-        ReceivedHead { of: self.clone(), shape: *shape, sums: vec![0.0; shape.keys] }
+        ReceivedHead { of: self.clone(), shape: *shape, first: 0, sums: Vec::new() }
     }
 }
 
 pub(crate) struct ReceivedHead {
     of: Received,
     shape: Shape,
-    /// `[keys]`
+    /// The first key that was seen.
+    first: usize,
+    /// Of the keys from there to the last that was seen: a task of a packed sequence holds its own keys alone.
     sums: Vec<f64>,
+}
+
+impl ReceivedHead {
+    /// The sums of these keys.
+    fn sums(&mut self, keys: Range<usize>) -> &mut [f64] {
+        if self.sums.is_empty() {
+            self.first = keys.start;
+        }
+        let before = self.first.saturating_sub(keys.start);
+        self.sums.splice(0..0, std::iter::repeat_n(0.0, before));
+        self.first -= before;
+        let own = keys.start - self.first..keys.end - self.first;
+        self.sums.resize(self.sums.len().max(own.end), 0.0);
+        &mut self.sums[own]
+    }
 }
 
 impl Head for ReceivedHead {
     fn see(&mut self, row: &Row) {
         let factor = self.of.weights.of_one(&self.shape, [row.batch, row.head], row.query);
+        let (Some(&first), Some(&last), by_value) = (row.keys.first(), row.keys.last(), self.of.by_value)
+        else {
+            return;
+        };
+        let sums = self.sums(first..last + 1);
         for (at, (&key, weight)) in row.keys.iter().zip(&row.weights).enumerate() {
-            let norm = if self.of.by_value { row.value_norms[at] } else { 1.0 };
-            self.sums[key] += weight * factor * norm;
+            let norm = if by_value { row.value_norms[at] } else { 1.0 };
+            sums[key - first] += weight * factor * norm;
         }
     }
 
     fn finish(self: Box<Self>) -> Vec<Values> {
-        vec![Values::F32(self.sums.into_iter().map(|sum| sum as f32).collect())]
+        let mut all = vec![0.0; self.shape.keys];
+        all[self.first..][..self.sums.len()]
+            .iter_mut()
+            .zip(self.sums)
+            .for_each(|(all, sum)| *all = sum as f32);
+        vec![Values::F32(all)]
     }
 }
 
@@ -113,7 +140,10 @@ impl Fuse for ReceivedHead {
 
     #[inline(always)]
     fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, _: &mut [S::N]) {
-        let (Some(weights), Some(first)) = (tile.weights, tile.spans.first()) else { return };
+        let (Some(weights), Some(first), Some(last)) = (tile.weights, tile.spans.first(), tile.spans.last())
+        else {
+            return;
+        };
         let width = COLUMNS * S::LANES;
         let zero = simd.constant(0.0);
         let mut of_query = [S::N::from_f64(1.0); COLUMNS * MAX_LANES];
@@ -123,6 +153,8 @@ impl Fuse for ReceivedHead {
             }
         }
         let of_query = [simd.load(&of_query), simd.load(&of_query[S::LANES..])];
+        let by_value = self.of.by_value;
+        let all = self.sums(first.start..last.end);
         for (span, factors) in tile.spans.iter().zip(weights.factors.chunks_exact(width)) {
             let factors = [
                 simd.mul(simd.load(factors), of_query[0]),
@@ -134,12 +166,12 @@ impl Fuse for ReceivedHead {
                 simd.mul_add(simd.load(&row[S::LANES..]), factors[1], left)
             };
             // 0 · NaN of a hidden value must not get in: what nobody looks at has received nothing.
-            let norm = |key: usize, sum: f64| match self.of.by_value && sum != 0.0 {
+            let norm = |key: usize, sum: f64| match by_value && sum != 0.0 {
                 true => sum * f64::from(tile.value_norms[key]),
                 false => sum,
             };
             let mut key = span.start;
-            let mut sums = self.sums[span.clone()].chunks_exact_mut(4);
+            let mut sums = all[span.start - first.start..span.end - first.start].chunks_exact_mut(4);
             let mut rows = rows.chunks_exact(4 * width);
             for (sums, rows) in (&mut sums).zip(&mut rows) {
                 let four =
@@ -157,9 +189,11 @@ impl Fuse for ReceivedHead {
     }
 
     fn absorb(&mut self, later: Self) -> Option<Self> {
-        for (sum, later) in self.sums.iter_mut().zip(later.sums) {
-            *sum += later;
+        if later.sums.is_empty() {
+            return None;
         }
+        let own = self.sums(later.first..later.first + later.sums.len());
+        own.iter_mut().zip(later.sums).for_each(|(sum, later)| *sum += later);
         None
     }
 }

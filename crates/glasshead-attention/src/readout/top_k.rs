@@ -57,7 +57,8 @@ impl Readout for TopK {
 
     fn check(&self, shape: &Shape) -> Result<(), String> {
         if self.k == 0 || self.k > shape.keys.saturating_add(SPARE) {
-            return Err(format!("asks for the top {} of {} keys", self.k, shape.keys));
+            let most = format!("from 1 to {SPARE} more than there are");
+            return Err(format!("asks for the top {} of {} keys, and can have {most}", self.k, shape.keys));
         }
         Ok(())
     }

@@ -36,7 +36,10 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
     let mask = proptest::option::weighted(0.4, (any::<bool>(), any::<[bool; 3]>()));
     // More than a panel of queries for every set, now and then.
     let queries = prop_oneof![6 => 0usize..70, 1 => 250usize..300];
-    let sizes = (1usize..3, 1usize..3, 1usize..4, queries, 0usize..300, 1usize..70, 1usize..40);
+    // Those of models now and then: decode multiplies values by eight vectors from 128 dims on (64 with AVX2).
+    let dim = prop_oneof![5 => 1usize..70, 1 => proptest::sample::select(vec![64usize, 128, 256])];
+    let value_dim = prop_oneof![5 => 1usize..40, 1 => proptest::sample::select(vec![64usize, 128, 256])];
+    let sizes = (1usize..3, 1usize..3, 1usize..4, queries, 0usize..300, dim, value_dim);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let softcap = prop_oneof![3 => Just(0.0), 1 => 0.5f64..50.0];
     (sizes, causal, (side(), side()), softcap, mask, flags, 0.1f64..6.0, any::<u64>()).prop_map(

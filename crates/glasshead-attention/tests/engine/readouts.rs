@@ -335,3 +335,33 @@ fn readouts_of_a_cache_are_those_of_the_whole_text() {
     }
     assert_eq!(q.shape()[2], KEYS);
 }
+
+/// The bits of a sequence are those that it has alone, whatever is read out and however much is packed beside it.
+#[test]
+fn packed_beside_much_a_sequence_keeps_its_bits() {
+    const OTHER: usize = 9000;
+    for (own, left) in [(300, 70), (300, 300), (90, 7)] {
+        let tokens = own + OTHER;
+        let [q, k, v] = [1, 2, 3].map(|seed| numbers(seed, tokens * DIM));
+        let window = Window { left: Some(left), right: Some(3) };
+        let read = || Read::new().received().entropy().top_k(3);
+        for set in InstructionSet::here() {
+            let request = |from: usize, to: usize| {
+                let view = |data| TensorView::from_tokens(data, 1, to - from, 1, DIM).unwrap();
+                let [q, k, v] = [&q, &k, &v].map(|data| view(&data[from * DIM..to * DIM]));
+                Attention::new(q, k, v).window(window).read(read()).instruction_set(set)
+            };
+            // Behind the others, so that nothing of it starts at a round number.
+            let starts = [0, OTHER, tokens];
+            let packed = Packed { queries: &starts, keys: &starts };
+            let all = request(0, tokens).packed(packed).run().unwrap();
+            let alone = request(OTHER, tokens).run().unwrap();
+            assert!(all.out[OTHER * DIM..] == alone.out, "{own} tokens, {set:?}: the output");
+            for (all, alone) in all.readouts.iter().zip(&alone.readouts) {
+                let (Some(all_of), Some(alone_of)) = (all.f32(), alone.f32()) else { continue };
+                let from = all_of.len() - alone_of.len();
+                assert!(all_of[from..] == *alone_of, "{own} tokens, {set:?}: {}", all.name);
+            }
+        }
+    }
+}
