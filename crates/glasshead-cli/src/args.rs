@@ -47,10 +47,10 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "NAME_OR_PATH", conflicts_with = "vectors")]
     pub(crate) model: Option<String>,
     /// The layer, from 0 [default: the middle one]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = index)]
     pub(crate) layer: Option<usize>,
     /// The head, from 0 [default: the one whose focus row has the lowest entropy]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = index)]
     pub(crate) head: Option<usize>,
     /// Your own encodings: CSV `word,x1,x2,…` or safetensors [tokens, dim]; q = k = v = the vectors
     #[arg(long, value_name = "FILE")]
@@ -65,16 +65,16 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_enum, default_value_t = UnitsArg::Words)]
     pub(crate) units: UnitsArg,
     /// Multiply q·k with F instead of 1/√dim
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = number)]
     pub(crate) scale: Option<f64>,
     /// Divide the scores by F: above 1 flatter, below 1 sharper
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = number)]
     pub(crate) temperature: Option<f64>,
     /// table, markdown, json, csv or html [default: by the ending of -o; table on a terminal, else markdown]
     #[arg(long, value_name = "FORMAT", value_parser = format_names())]
     pub(crate) format: Option<String>,
     /// Write to FILE instead of standard output; appears whole or not at all
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = file)]
     pub(crate) output: Option<PathBuf>,
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct ScanArgs {
     #[arg(long, value_name = "QUESTION")]
     pub(crate) ask: Option<String>,
     /// Let the model write up to N tokens of an answer to --ask first; their rows are kept too
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "ask")]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "ask", allow_negative_numbers = true, value_parser = index)]
     pub(crate) answer: usize,
     /// Every line (paragraph, sentence, range of FILE.json) is a text of its own, many of them in one pass
     ///
@@ -129,7 +129,7 @@ pub(crate) struct ScanArgs {
     #[arg(long)]
     pub(crate) force_context: bool,
     /// How many threads [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     pub(crate) threads: Option<u16>,
     /// Force an instruction set for the attention: scalar, avx2 or avx512
     #[arg(long, value_name = "SET")]
@@ -142,7 +142,7 @@ pub(crate) struct ScanArgs {
     #[arg(long, value_name = "FORMAT", value_parser = scan_format_names())]
     pub(crate) format: Option<String>,
     /// Write to FILE instead of standard output; appears whole or not at all
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = file)]
     pub(crate) output: Option<PathBuf>,
 }
 
@@ -158,13 +158,13 @@ pub(crate) struct HeadsArgs {
     #[arg(long, value_name = "NAME_OR_PATH", default_value = "minilm")]
     pub(crate) model: String,
     /// How many threads [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     pub(crate) threads: Option<u16>,
     /// How the cards are laid out [default: by the ending of -o, else table]
     #[arg(long, value_name = "FORMAT", value_parser = glasshead::report::HEADS_FORMATS)]
     pub(crate) format: Option<String>,
     /// Write to FILE instead of standard output; appears whole or not at all
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = file)]
     pub(crate) output: Option<PathBuf>,
 }
 
@@ -174,7 +174,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "NAME_OR_PATH", default_value = "minilm")]
     pub(crate) model: String,
     /// How many threads [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     pub(crate) threads: Option<u16>,
 }
 
@@ -186,7 +186,7 @@ pub(crate) struct AttendArgs {
     /// kv_lengths I64 [B], sinks F32 [Hq], alibi_slopes F32 [Hq].
     pub(crate) input: PathBuf,
     /// Where to write `out` and the readouts
-    #[arg(short, long, value_name = "OUT.safetensors")]
+    #[arg(short, long, value_name = "OUT.safetensors", value_parser = file)]
     pub(crate) output: PathBuf,
     /// Query i sees key j where j ≤ i + offset; the offset is 0 (top-left), keys − queries (bottom-right) or N
     #[arg(long, value_name = "top-left|bottom-right|N", allow_hyphen_values = true, value_parser = causal)]
@@ -195,13 +195,13 @@ pub(crate) struct AttendArgs {
     #[arg(long, value_name = "LEFT,RIGHT", allow_hyphen_values = true, value_parser = window)]
     pub(crate) window: Option<glasshead::attention::Window>,
     /// Multiply q·k with F instead of 1/√D
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = number)]
     pub(crate) scale: Option<f64>,
     /// Scores become F · tanh(score / F) before any mask; 0 = off
-    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true, value_parser = number)]
     pub(crate) softcap: f64,
     /// How many threads [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     pub(crate) threads: Option<u16>,
     /// Force an instruction set: scalar, avx2 or avx512
     #[arg(long, value_name = "SET")]
@@ -210,6 +210,26 @@ pub(crate) struct AttendArgs {
     /// distance, or all
     #[arg(long, value_name = "LIST", action = ArgAction::Append)]
     pub(crate) read: Vec<String>,
+}
+
+fn index(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a whole number from 0".into())
+}
+
+fn threads(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| (1..=4096).contains(number));
+    number.ok_or_else(|| "expected a whole number from 1 to 4096".into())
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "expected a number".into())
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "-" => Err("expected a file; standard output is /dev/stdout".into()),
+        path => Ok(path.into()),
+    }
 }
 
 fn causal(text: &str) -> Result<glasshead::attention::Causal, String> {
@@ -281,7 +301,7 @@ pub(crate) struct BenchAttentionArgs {
     #[arg(long, value_name = "LEFT,RIGHT", allow_hyphen_values = true, value_parser = window)]
     pub(crate) window: Option<glasshead::attention::Window>,
     /// As in `attend`
-    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true, value_parser = number)]
     pub(crate) softcap: f64,
     /// How q, k and v lie in memory
     #[arg(long, value_enum, default_value_t = LayoutArg::Heads)]
@@ -293,7 +313,7 @@ pub(crate) struct BenchAttentionArgs {
     #[arg(long)]
     pub(crate) alibi: bool,
     /// How many threads [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     pub(crate) threads: Option<u16>,
     /// Force an instruction set: scalar, avx2 or avx512
     #[arg(long, value_name = "SET")]

@@ -74,7 +74,23 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         })
         .unwrap_or_default();
     let help = format!("glasshead {verb} --help").replace("  ", " ");
-    let hint = known.map_or_else(|| format!("see {help}"), |known| format!("there is {known}; see {help}"));
+    let first = |kind: ContextKind| match error.get(kind) {
+        Some(ContextValue::String(value)) => value.clone(),
+        _ => String::new(),
+    };
+    let hint = match (error.kind(), verb.as_str()) {
+        _ if known.is_some() => format!("there is {}; see {help}", known.unwrap_or_default()),
+        (ErrorKind::UnknownArgument, "explain") if !first(ContextKind::InvalidArg).starts_with('-') => {
+            "put a text of several words into quotes: glasshead explain \"The quick brown fox\"".into()
+        }
+        (ErrorKind::MissingRequiredArgument, "scan") => {
+            format!("for instance glasshead scan report.txt; see {help}")
+        }
+        (ErrorKind::MissingRequiredArgument, "attend") => {
+            format!("for instance glasshead attend in.safetensors -o out.safetensors; see {help}")
+        }
+        _ => format!("see {help}"),
+    };
     let sentence = sentence.join(" ");
     failure(&Error::request(sentence.strip_prefix("error: ").unwrap_or(&sentence), hint))
 }

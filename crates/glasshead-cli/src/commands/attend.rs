@@ -8,7 +8,7 @@ use glasshead::{
         Array, Attention, AttentionError, Element, InstructionSet, Mask, MaskValues, Read, Shape, TensorView,
         Values,
     },
-    weights::{ArrayData, Arrays, NewArray, read_safetensors, write_safetensors},
+    weights::{ArrayData, Arrays, NewArray, check_target, read_safetensors, write_safetensors},
 };
 
 use crate::{args::AttendArgs, printer};
@@ -17,6 +17,7 @@ use crate::{args::AttendArgs, printer};
 const KNOWN: [&str; 7] = ["q", "k", "v", "mask", "kv_lengths", "sinks", "alibi_slopes"];
 
 pub(crate) fn run(args: AttendArgs) -> Result<()> {
+    check_target(&args.output, &[&args.input])?;
     let arrays = read_safetensors(&args.input)?;
     let unknown: Vec<&str> =
         arrays.list().map(|(name, _)| name).filter(|name| !KNOWN.contains(name)).collect();

@@ -1,6 +1,9 @@
 //! `glasshead explain`
 
-use std::io::Read as _;
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use glasshead::{
     Error, Result,
@@ -9,7 +12,7 @@ use glasshead::{
         own::list_or_file,
     },
     report::Format,
-    weights::{resolve, write_atomically},
+    weights::{check_target, resolve, write_atomically},
 };
 
 use crate::{
@@ -26,6 +29,14 @@ const MAX_TEXT: u64 = 64 << 20;
 
 pub(crate) fn run(mut args: ExplainArgs) -> Result<()> {
     let format = format(&args)?;
+    if let Some(output) = &args.output {
+        check_target(output, &args.vectors.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    }
+    if let Some(text) = args.text.as_deref().filter(|text| Path::new(text).is_file()) {
+        printer::note(&format!(
+            "note: these are the words of a file's name; to read it: glasshead explain - < {text}"
+        ));
+    }
     if args.text.as_deref() == Some("-") {
         args.text = Some(standard_input()?);
     }

@@ -7,7 +7,7 @@ use glasshead::{
         scan::text_from_file,
     },
     report::{HEADS_FORMATS, write_heads},
-    weights::{resolve, write_atomically},
+    weights::{check_target, resolve, write_atomically},
 };
 
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
 
 pub(crate) fn run(args: HeadsArgs) -> Result<()> {
     let format = format(&args)?;
+    if let Some(output) = &args.output {
+        check_target(output, &args.texts.iter().map(std::path::PathBuf::as_path).collect::<Vec<_>>())?;
+    }
     let texts = if args.texts.is_empty() {
         TEXTS.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
     } else {

@@ -7,7 +7,7 @@ use glasshead::{
     look::scan::{Choice, Plan, Request, Scan, Source, ids_from_file, text_from_file},
     look::segments::Cut,
     report::{Output, ScanFormat},
-    weights::{Writer, resolve, write_all_atomically},
+    weights::{Writer, check_target, resolve, write_all_atomically},
 };
 
 use crate::{
@@ -19,6 +19,11 @@ use crate::{
 
 pub(crate) fn run(args: ScanArgs) -> Result<()> {
     let format = format(&args)?;
+    if let Some(output) = &args.output {
+        let inputs: Vec<&Path> =
+            [&args.file, &args.ids].into_iter().flatten().map(PathBuf::as_path).collect();
+        check_target(output, &inputs)?;
+    }
     let layers = Choice::parse("--layers", &args.layers)?;
     let heads = Choice::parse("--heads", &args.heads)?;
     let source = match (&args.ids, &args.file) {
@@ -54,6 +59,8 @@ pub(crate) fn run(args: ScanArgs) -> Result<()> {
     };
     let scan = super::attend::in_pool(args.threads, || {
         let plan = Plan::new(request)?;
+        format.check_plan(&plan)?;
+        plan.note().iter().for_each(|note| printer::note(note));
         printer::note(&plan.estimate().to_string());
         if let Some(warning) = format.warns(plan.estimate()) {
             printer::note(&warning);

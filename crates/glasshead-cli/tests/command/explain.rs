@@ -199,3 +199,20 @@ fn a_real_model_in_words_and_tokens() {
     assert!((0..12).all(|head| entropy(best) <= entropy(head)));
     assert!(chosen["notes"].to_string().contains("lowest entropy"));
 }
+
+/// What somebody may have meant by the same flag is said.
+#[test]
+fn a_focus_that_could_be_another_one_is_told() {
+    let vectors = ["--vectors", "tests/command/common/pears.csv"];
+    for (focus, index, note) in [
+        ("3", 3, "“pears”; the word “3” is --focus 3:1"),
+        ("and", 1, "“and” stands 2 times; this is the first, and --focus and:2 is the second"),
+        ("and:2", 4, ""),
+        ("pears", 3, ""),
+    ] {
+        let seen = json(&[&vectors[..], &["--focus", focus]].concat());
+        assert_eq!(seen["focus"]["index"], index);
+        let notes = seen["notes"].to_string();
+        assert!(notes.contains(note) && (notes.contains("--focus") != note.is_empty()), "{focus}: {notes}");
+    }
+}

@@ -147,7 +147,10 @@ fn chosen_layers_and_heads_are_those_of_all() {
     assert_eq!((some["layers"].clone(), some["heads"].clone()), (json!([1, 0]), json!([3, 1])));
     // A pass that needs no later layer says so.
     let done = desk.done(&["scan", "text.txt", "--model", "tiny", "--layers", "0"]);
-    assert!(String::from_utf8_lossy(&done.stderr).contains("15 tokens × 1 layers × 4 heads"), "{done:?}");
+    assert!(
+        String::from_utf8_lossy(&done.stderr).contains("15 tokens through 1 layer of 4 heads"),
+        "{done:?}"
+    );
 }
 
 #[test]
@@ -469,4 +472,31 @@ fn minilm_is_verified() {
     let said = String::from_utf8(succeeds(glasshead().arg("verify").arg("--model").arg(folder))).unwrap();
     assert!(said.contains("attention weights") && said.contains("last hidden state"), "{said}");
     assert_eq!(said.matches(" yes").count(), 3, "{said}");
+}
+
+/// Every query's weight is somewhere: the rows of the table add to all of it, question and special tokens too.
+#[test]
+fn the_table_of_passages_leaves_no_weight_out() {
+    let desk = desk();
+    desk.write("text.txt", "the bank\n\nfar far\n\n".repeat(6));
+    for more in [&[][..], &["--read", "segments=paragraph"], &["--ask", "far bank?"]] {
+        let done = desk.done(&[&["scan", "text.txt", "--model", "tiny"], more].concat());
+        let table = String::from_utf8(done.stdout).unwrap();
+        let passages = table.split("Passages, by the share").nth(1).unwrap();
+        let shares: Vec<f64> =
+            passages.lines().filter_map(|line| line.split_once(" %")?.0.trim().parse().ok()).collect();
+        assert!((shares.iter().sum::<f64>() - 100.0).abs() <= 0.05 * shares.len() as f64, "{table}");
+        assert!(table.contains("more passages") && table.contains("outside all passages"), "{table}");
+    }
+}
+
+#[test]
+fn words_that_the_model_cannot_tell_apart_are_named() {
+    let desk = desk();
+    desk.write("text.txt", "the wolf far whale");
+    let note = "tiny does not know the words “wolf”, “whale”: it reads [UNK] for each of them";
+    let done = desk.done(&["scan", "text.txt", "--model", "tiny"]);
+    assert!(String::from_utf8_lossy(&done.stderr).contains(note), "{done:?}");
+    let done = desk.done(&["explain", "the wolf far whale", "--model", "tiny"]);
+    assert!(String::from_utf8_lossy(&done.stdout).replace("\\[", "[").contains(note), "{done:?}");
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Error, Result,
     models::{self, Info, Loaded},
-    text::{Token, Unit, find_focus, tokens_as_units, words},
+    text::{Token, Unit, find_focus, focus_note, tokens_as_units, unknown_words, words},
 };
 
 /// What is to be explained, and how.
@@ -126,6 +126,7 @@ pub fn explain(request: Request) -> Result<Explained> {
             ));
         }
     }
+    let asked = request.focus.clone();
     let is_model = matches!(request.origin, Origin::Model { .. });
     if !is_model && (request.layer.is_some() || request.head.is_some()) {
         return Err(Error::request(
@@ -146,6 +147,7 @@ pub fn explain(request: Request) -> Result<Explained> {
         }
         Origin::Model { name, path } => from_model(&request, name, path, &mut notes)?,
     };
+    notes.extend(asked.and_then(|asked| focus_note(&encoded.units, &asked, focus)));
     let count = encoded.units.len();
     let fits = |flag: &str, list: &[Printed]| {
         if list.len() == count {
@@ -261,6 +263,7 @@ fn from_model(
     };
     let default = request.text.is_none().then_some(example::FOCUS);
     let focus = find_focus(&units, request.focus.as_deref().or(default))?;
+    notes.extend(unknown_words(&tokenizer, &tokens, &units, name));
     let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
     let gathered = gather(&*model, &ids, layer)?;
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::config::Keys;
 use super::elementwise::{Activation, add};
 use super::layers::{Embedding, LayerNorm, Linear, Mlp, Scratch};
-use super::pass::{Heads, Input, Pass, Positions, Rules, by_blocks};
+use super::pass::{Heads, Input, Pass, Rules, by_blocks};
 use super::{Info, Model, Watch, layer_size};
 use crate::weights::{Scope, Weights};
 use crate::{Error, Result};
@@ -214,6 +214,7 @@ fn load(config: Config, weights: &Weights, prefix: &str, names: &Names) -> Resul
         ),
         causal: false,
         max_tokens: config.max_tokens(),
+        endless: false,
         sha256: weights.sha256()?,
         vocabulary: config.vocabulary,
     };
@@ -298,7 +299,7 @@ impl Model for Bert {
             ));
         }
         let hidden = self.info.hidden;
-        let mut pass = Pass::new(input, &self.info, Positions::Table, watch)?;
+        let mut pass = Pass::new(input, &self.info, watch)?;
         let positions = pass.texts().flat_map(|ids| self.positions(ids)).collect();
         let mut x = self.embeddings.forward(pass.ids(), positions, hidden)?;
         let mut heads = Heads::new(&self.info, pass.tokens());

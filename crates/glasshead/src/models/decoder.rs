@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use super::config::Keys;
 use super::layers::{Embedding, Linear, Mlp, Norm, RmsNorm, Scratch, room};
-use super::pass::{Heads, Input, Pass, Positions, Rules, by_blocks};
+use super::pass::{Heads, Input, Pass, Rules, by_blocks};
 use super::rope::{Rotary, Turns};
 use super::{Info, Model, Watch};
 use crate::weights::{Scope, Weights};
@@ -144,8 +144,7 @@ impl Model for Decoder {
 
     fn run(&self, input: Input<'_>, watch: &mut dyn Watch) -> Result<()> {
         let hidden = self.info.hidden;
-        let positions = if self.positions.is_some() { Positions::Table } else { Positions::Endless };
-        let mut pass = Pass::new(input, &self.info, positions, watch)?;
+        let mut pass = Pass::new(input, &self.info, watch)?;
         let mut x = self.embedding.forward(pass.ids())?;
         if let Some(positions) = &self.positions {
             let places = pass.places().into_iter().map(|place| place.position);

@@ -76,6 +76,7 @@ impl Frame {
             layer_size: layer_size(hidden, [heads, kv_heads, head_dim], 3 * self.intermediate),
             causal: true,
             max_tokens: self.positions,
+            endless: true,
             sha256: weights.sha256()?,
             vocabulary,
         };

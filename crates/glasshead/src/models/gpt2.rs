@@ -117,6 +117,7 @@ pub(super) fn load_gpt2(keys: Keys, weights: &Weights) -> Result<Box<dyn Model>>
         ),
         causal: true,
         max_tokens: positions,
+        endless: false,
         sha256: weights.sha256()?,
         vocabulary,
     };

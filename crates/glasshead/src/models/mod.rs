@@ -89,6 +89,8 @@ pub struct Info {
     pub causal: bool,
     /// The longest input, in tokens, special ones included.
     pub max_tokens: usize,
+    /// Positions are computed and no rows of a table: a longer input can be forced.
+    pub endless: bool,
     /// SHA-256 of the weights file.
     pub sha256: String,
     /// Token ids are below this number.

@@ -114,15 +114,6 @@ impl Cache {
     }
 }
 
-/// Whether a model's positions have a last one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Positions {
-    /// Computed: a longer text than the model was made for can be forced.
-    Endless,
-    /// A table: there is nothing behind its end.
-    Table,
-}
-
 /// Where a token stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -157,16 +148,11 @@ pub(super) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// Checks the input against the model.
-    pub(super) fn new(
-        input: Input<'a>,
-        info: &Info,
-        positions: Positions,
-        watch: &'a mut dyn Watch,
-    ) -> Result<Self> {
+    pub(super) fn new(input: Input<'a>, info: &Info, watch: &'a mut dyn Watch) -> Result<Self> {
         keep_freed_memory();
         let Input { ids, ends, cache, force_context, instruction_set } = input;
         let past = cache.as_ref().map_or(0, |cache| cache.len);
-        let endless = force_context && positions == Positions::Endless;
+        let endless = force_context && info.endless;
         let mut starts = vec![0];
         if ends.is_empty() {
             starts.push(ids.len());

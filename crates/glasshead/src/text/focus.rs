@@ -94,6 +94,23 @@ pub fn find_focus(units: &[Unit], asked: Option<&str>) -> Result<usize> {
     }
 }
 
+/// What somebody may have meant by the same words: a number that is also a word, a word that stands several times.
+pub fn focus_note(units: &[Unit], asked: &str, focus: usize) -> Option<String> {
+    let text = &units.get(focus)?.text;
+    match parse_focus(asked) {
+        Asked::Index(_) if text != asked && !occurrences(units, asked).is_empty() => Some(format!(
+            "--focus {asked} is the word at index {asked}, “{text}”; the word “{asked}” is --focus {asked}:1."
+        )),
+        Asked::Word { word, occurrence: None } => {
+            let all = occurrences(units, word).len();
+            (all > 1).then(|| {
+                format!("“{text}” stands {all} times; this is the first, and --focus {word}:2 is the second.")
+            })
+        }
+        _ => None,
+    }
+}
+
 fn occurrences(units: &[Unit], word: &str) -> Vec<usize> {
     let all = |same: &dyn Fn(&Unit) -> bool| -> Vec<usize> {
         units.iter().enumerate().filter(|(_, unit)| same(unit)).map(|(index, _)| index).collect()

@@ -9,6 +9,6 @@ mod vocabulary;
 mod words;
 
 pub use chat::{ChatTemplate, Message};
-pub use focus::{Asked, find_focus, parse_focus};
+pub use focus::{Asked, find_focus, focus_note, parse_focus};
 pub use tokens::{Token, Tokenizer};
-pub use words::{Unit, tokens_as_units, words};
+pub use words::{Unit, tokens_as_units, unknown_words, words};

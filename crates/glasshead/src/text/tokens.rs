@@ -87,6 +87,19 @@ impl Tokenizer {
         self.inner.token_to_id(name)
     }
 
+    /// The token that stands for all that the vocabulary lacks, by the name of its kind of vocabulary.
+    pub fn unknown(&self) -> Option<u32> {
+        use tokenizers::ModelWrapper;
+        let name = match self.inner.get_model() {
+            ModelWrapper::WordPiece(model) => Some(model.unk_token.as_str()),
+            ModelWrapper::WordLevel(model) => Some(model.unk_token.as_str()),
+            ModelWrapper::BPE(model) => model.unk_token.as_deref(),
+            // It does not say; this is what SentencePiece calls it.
+            ModelWrapper::Unigram(_) => Some("<unk>"),
+        };
+        self.id_of(name?)
+    }
+
     /// Cuts `text`; special tokens are added as the file says. Byte ranges lie inside the text and on
     /// character boundaries, whatever the file does.
     ///

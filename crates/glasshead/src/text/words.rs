@@ -3,7 +3,8 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::Token;
+use super::{Token, Tokenizer};
+use crate::weights::shown;
 
 /// A word, or a special token, with the tokens it consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,30 @@ fn visible(text: &str, token: &Token) -> (usize, usize) {
 fn unit_of(token: &Token, index: usize) -> Unit {
     let Token { text, start, end, special, .. } = token;
     Unit { text: text.clone(), start: *start, end: *end, special: *special, pieces: vec![index] }
+}
+
+/// A sentence about words that are not in the vocabulary of `model`: it cannot tell them apart.
+pub fn unknown_words(tokenizer: &Tokenizer, tokens: &[Token], units: &[Unit], model: &str) -> Option<String> {
+    let unknown = tokenizer.unknown()?;
+    let is_unknown =
+        |piece: &usize| tokens.get(*piece).is_some_and(|token| token.id == unknown && !token.special);
+    let mut seen = std::collections::HashSet::new();
+    let words: Vec<&str> = units
+        .iter()
+        .filter(|unit| unit.pieces.iter().any(is_unknown))
+        .map(|unit| unit.text.as_str())
+        .filter(|word| seen.insert(*word))
+        .collect();
+    let listed = words.iter().take(8).map(|word| format!("“{}”", shown(word))).collect::<Vec<_>>().join(", ");
+    let more = if words.len() > 8 { format!(" and {} more", words.len() - 8) } else { String::new() };
+    let name = tokenizer.name_of(unknown)?;
+    match words.len() {
+        0 => None,
+        1 => Some(format!("{model} does not know the word {listed}: it reads {name} there.")),
+        _ => Some(format!(
+            "{model} does not know the words {listed}{more}: it reads {name} for each of them and cannot tell them apart."
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -69,7 +69,9 @@ pub fn read_safetensors(path: &Path) -> Result<Arrays> {
     if length > LONGEST_HEADER {
         return Err(refused(
             path,
-            &format!("claims a header of {length} bytes, more than the {LONGEST_HEADER} allowed"),
+            &format!(
+                "is no safetensors file: its first 8 bytes claim a header of {length} bytes, more than the {LONGEST_HEADER} allowed"
+            ),
         ));
     }
     read(&mut file, length)?;

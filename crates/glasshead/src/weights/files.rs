@@ -119,14 +119,39 @@ enum Staged {
     There,
 }
 
-fn stage(path: &Path, write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>) -> Result<Staged> {
-    let old = fs::metadata(path).ok();
-    if old.as_ref().is_some_and(fs::Metadata::is_dir) {
-        return Err(Error::request(
-            format!("{} is a folder", path.display()),
-            "give the path of a file to write",
-        ));
+/// Refuses before any work what [`write_atomically`] would refuse after it: a folder, a file in no folder, and what the
+/// work reads itself.
+///
+/// # Errors
+/// Which of them it is.
+pub fn check_target(path: &Path, inputs: &[&Path]) -> Result<()> {
+    let refused = |what: &str, hint: &str| Err(Error::request(format!("{} {what}", path.display()), hint));
+    if path.is_dir() {
+        return refused("is a folder", "give the path of a file to write");
     }
+    let folder = folder_of(path);
+    if !folder.exists() {
+        return refused("cannot be written: its folder does not exist", "make the folder first");
+    }
+    if !folder.is_dir() {
+        let what = format!("{} cannot be written: {} is no folder", path.display(), folder.display());
+        return Err(Error::environment(what, "give a path in a folder"));
+    }
+    // What is no regular file, a pipe or a terminal, can be read and written.
+    let same = |input: &Path| Some(fs::canonicalize(input).ok()? == fs::canonicalize(path).ok()?);
+    if path.is_file() && inputs.iter().any(|input| same(input) == Some(true)) {
+        return refused("is what is read: writing it would lose it", "give another path to write");
+    }
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn stage(path: &Path, write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>) -> Result<Staged> {
+    check_target(path, &[])?;
+    let old = fs::metadata(path).ok();
     // `/dev/stdout` may be a regular file of the shell's: renaming over it would cut the shell off from it.
     let device = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|root| path.starts_with(root));
     if device || old.as_ref().is_some_and(|old| !old.is_file()) {
@@ -170,12 +195,8 @@ fn temporary(
     permissions: Option<fs::Permissions>,
     write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
 ) -> io::Result<tempfile::NamedTempFile> {
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     // Dropped on every early return, and removed with that.
-    let file = new_file_in(folder)?;
+    let file = new_file_in(folder_of(target))?;
     let mut out = BufWriter::with_capacity(CHUNK, file.as_file());
     write(&mut out)?;
     out.flush()?;
@@ -205,7 +226,6 @@ pub(crate) fn new_file_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> 
 fn unwritable(path: &Path, cause: &io::Error) -> Error {
     let what = |why: &str| format!("{} cannot be written: {why}", path.display());
     match cause.kind() {
-        io::ErrorKind::NotFound => Error::request(what("its folder does not exist"), "make the folder first"),
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
             Error::request(what(&cause.to_string()), "check the path and what is to be written")
         }

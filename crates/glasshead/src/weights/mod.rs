@@ -24,7 +24,7 @@ mod write;
 
 pub use arrays::{ArrayData, ArrayInfo, Arrays, read_safetensors};
 pub use cache::{cache_folder, locate, model_folder};
-pub use files::{Writer, read_small, sha256_of_file, write_all_atomically, write_atomically};
+pub use files::{Writer, check_target, read_small, sha256_of_file, write_all_atomically, write_atomically};
 pub use gguf::{GgufArray, GgufHeader, GgufTensor, GgufValue, parse_gguf};
 pub(crate) use header::shown;
 pub use header::{Dtype, parse_header};

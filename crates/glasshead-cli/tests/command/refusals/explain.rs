@@ -46,6 +46,7 @@ fn no_such_focus() {
 #[test]
 fn empty_text() {
     let desk = Desk::new();
+    desk.refused(REQUEST, &["explain", "the", "cat"], "'cat'", "into quotes");
     for text in ["", " \t\n"] {
         desk.refused(REQUEST, &["explain", text], "the text is empty", "give a sentence");
     }
@@ -57,6 +58,14 @@ fn layer_and_head() {
     let desk = Desk::new();
     desk.write("v.csv", "fox,1,2\n").tiny(json!({}));
     for flag in ["--layer", "--head"] {
+        for wrong in ["x", "-1"] {
+            desk.refused(
+                REQUEST,
+                &["explain", flag, wrong],
+                "expected a whole number from 0",
+                "explain --help",
+            );
+        }
         desk.refused(REQUEST, &["explain", flag, "0"], "need a model", "--model");
         desk.refused(REQUEST, &["explain", "--vectors", "v.csv", flag, "0"], "need a model", "--model");
         desk.refused(REQUEST, &["explain", BANK, flag, "x"], "'x'", "--help");

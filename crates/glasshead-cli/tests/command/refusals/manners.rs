@@ -36,7 +36,7 @@ fn output_that_cannot_be_written() {
 fn unknown_words_on_the_command_line() {
     let desk = Desk::new();
     desk.refused(REQUEST, &["explain", "--fcous", "fox"], "--fcous", "--focus");
-    desk.refused(REQUEST, &["explain", "The", "quick"], "'quick'", "--help");
+    desk.refused(REQUEST, &["explain", "The", "quick"], "'quick'", "quotes");
     desk.refused(REQUEST, &["explane"], "'explane'", "explain");
     desk.refused(REQUEST, &["attend"], "--output", "attend --help");
     desk.refused(REQUEST, &["explain", "--units", "letters"], "letters", "tokens");

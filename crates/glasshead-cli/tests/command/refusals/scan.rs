@@ -25,7 +25,10 @@ fn texts_that_are_none() {
     desk.refused(REQUEST, &scan("none.txt"), "there is no file none.txt", "path");
     desk.refused(REQUEST, &scan("tiny"), "tiny is a folder", "file");
     desk.refused(REQUEST, &scan("-"), "the text is empty", "at least one word");
-    desk.refused(REQUEST, &["scan"], "required", "scan --help");
+    desk.refused(REQUEST, &["scan"], "required", "glasshead scan report.txt");
+    refused(&desk, &["--threads", "-1"], "a whole number from 1 to 4096", "scan --help");
+    refused(&desk, &["--read", "first=2"], "first takes nothing", "alone");
+    refused(&desk, &["--read", "entropi"], "entropi", "first");
     desk.refused(REQUEST, &["scan", "text.txt", "--ids", "ids.json"], "--ids", "scan --help");
 }
 
@@ -134,7 +137,7 @@ fn a_text_longer_than_the_context() {
         &desk,
         &[],
         "the text has 52 tokens; the context of this bert model ends after 40",
-        "a part of the text",
+        "a model that reads more: --model smollm2 reads 8192 tokens",
     );
     refused(&desk, &["--force-context"], "52 tokens; this bert model reads at most 40", "nothing was cut");
 }
@@ -146,6 +149,8 @@ fn outputs_that_cannot_be_written() {
     refused(&desk, &["-o", "out"], "the ending of out", "safetensors");
     refused(&desk, &["-o", "tiny"], "tiny is a folder", ".safetensors");
     refused(&desk, &["-o", "none/out.json"], "its folder does not exist", "make the folder");
+    refused(&desk, &["-o", "-"], "expected a file", "scan --help");
+    refused(&desk, &["-o", "text.txt"], "text.txt is what is read", "another path");
     refused(&desk, &["--format", "png"], "--format png is not for a terminal", "-o OUT.png");
     refused(&desk, &["--format", "xml"], "xml", "table");
     for format in ["svg", "png"] {

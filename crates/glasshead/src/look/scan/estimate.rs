@@ -121,7 +121,7 @@ fn status(file: &str, name: &str) -> Option<u64> {
 }
 
 impl std::fmt::Display for Estimate {
-    /// `4096 tokens × 30 layers × 9 heads, about 5 s and 1.2 GB`
+    /// `4096 tokens through 30 layers of 9 heads: about 5 s, 1.2 GB of memory`
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { tokens, answer, layers, heads, time, memory, .. } = self;
         let seconds = time.as_secs_f64();
@@ -133,7 +133,8 @@ impl std::fmt::Display for Estimate {
         };
         write!(
             f,
-            "{tokens} tokens × {layers} layers × {heads} heads: {time}, {} of memory",
+            "{tokens} tokens through {layers} {} of {heads} heads: {time}, {} of memory",
+            if *layers == 1 { "layer" } else { "layers" },
             gigabytes(*memory)
         )?;
         if *answer > 0 {

@@ -9,9 +9,9 @@ use super::gathering::{Gathering, PassWatch, kept_of};
 use super::passes::{self, Packed, passes};
 use super::prompt::Prompt;
 use super::readouts::{Wanted, longer};
-use super::{Onlooker, Origin, Recipe, Request, Role, Scan, ScannedModel, Source};
+use super::{Onlooker, Origin, Recipe, Request, Role, Scan, ScanToken, ScannedModel, Source};
 use crate::models::{self, Cache, Info, Input, Limit, Loaded, Model, generate};
-use crate::text::Tokenizer;
+use crate::text::{Tokenizer, unknown_words, words};
 use crate::{Error, Result};
 
 /// A checked request with its model: ready to run.
@@ -113,6 +113,29 @@ impl Plan {
         })
     }
 
+    /// The layers that are kept.
+    pub fn layers(&self) -> &[usize] {
+        &self.layers
+    }
+
+    /// The heads that are kept.
+    pub fn heads(&self) -> &[usize] {
+        &self.heads
+    }
+
+    /// The names of the arrays that are kept.
+    pub fn readouts(&self) -> Vec<&'static str> {
+        let whole = longer(&self.shape, self.answer);
+        let arrays = self.wanted.named(self.wanted.whole.arrays(&whole), &whole);
+        arrays.iter().map(|array| array.name).collect()
+    }
+
+    /// What a reader should know before: words that the model cannot tell apart.
+    pub fn note(&self) -> Option<String> {
+        let tokens: Vec<_> = self.prompt.tokens.iter().map(ScanToken::as_token).collect();
+        unknown_words(self.tokenizer.as_ref()?, &tokens, &words(&self.prompt.text, &tokens), &self.name)
+    }
+
     /// What the pass is expected to cost.
     pub fn estimate(&self) -> &Estimate {
         &self.estimate
@@ -206,10 +229,19 @@ fn check_answer(model: &dyn Model, prompt: &Prompt, answer: usize, force_context
                 "--answer {answer}: the context of this {} model ends {left} tokens behind the question",
                 info.family
             ),
-            "give a smaller number or a part of the text; --force-context writes on where positions are computed",
+            format!("give a smaller number; {}", longer_context(info)),
         ));
     }
     Ok(())
+}
+
+/// What to do about a text that is too long for a model.
+fn longer_context(info: &Info) -> String {
+    let force = match info.endless {
+        true => "; --force-context reads on, untrained as the model is for it",
+        false => "",
+    };
+    format!("give a part of the text, or a model that reads more: --model smollm2 reads 8192 tokens{force}")
 }
 
 /// Refuses tokens that the model cannot read, before anything is computed.
@@ -233,6 +265,6 @@ fn check_tokens(info: &Info, prompt: &Prompt, force_context: bool) -> Result<()>
     };
     Err(Error::request(
         format!("{which} has {tokens} tokens; the context of this {} model ends after {most}", info.family),
-        "give a part of the text; --force-context reads on where positions are computed, untrained as they are",
+        longer_context(info),
     ))
 }

@@ -72,6 +72,12 @@ impl Wanted {
             }
             match (name, argument) {
                 ("first", None) => first = true,
+                ("first", Some(_)) => {
+                    return Err(Error::request(
+                        "--read: first takes nothing after its name",
+                        "write first alone",
+                    ));
+                }
                 ("all", None) => {
                     first = true;
                     wanted.rows = vec![shape.queries.saturating_sub(1)];
@@ -106,7 +112,7 @@ impl Wanted {
             let read = Read::parse(&list, shape).map_err(|error| {
                 Error::request(
                     format!("--read: {error}"),
-                    "for instance --read entropy,top=8,received,rows=last,segments=paragraph,blocks=64",
+                    "a scan has first beside them; for instance --read entropy,first,top=8,received,rows=last,segments=paragraph,blocks=64",
                 )
             })?;
             Ok(if first { read.first() } else { read })

@@ -17,7 +17,7 @@ mod tell;
 use std::path::{Path, PathBuf};
 
 use super::{Style, table};
-use crate::look::scan::{Estimate, Scan, Source};
+use crate::look::scan::{Estimate, Plan, Scan, Source};
 use crate::weights::Writer;
 use crate::{Error, Result};
 
@@ -39,6 +39,8 @@ pub struct ScanFormat {
     grows: f64,
     /// Whether it can show several texts.
     several: bool,
+    /// Whether it shows one head of one layer alone.
+    picture: bool,
     write: for<'a> fn(&'a Scan, &Style) -> Result<Vec<Output<'a>>>,
 }
 
@@ -66,6 +68,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         passages: true,
         grows: 0.0,
         several: true,
+        picture: false,
         write: |scan, style| Ok(text(table(&tell::tell(scan), style))),
     },
     ScanFormat {
@@ -77,6 +80,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         passages: true,
         grows: 2.5,
         several: true,
+        picture: false,
         write: |scan, _| Ok(one(json::json(scan))),
     },
     ScanFormat {
@@ -88,6 +92,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         passages: true,
         grows: 0.0,
         several: true,
+        picture: false,
         write: |scan, _| Ok(one(arrays::arrays(scan))),
     },
     #[cfg(feature = "parquet")]
@@ -100,6 +105,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         passages: true,
         grows: 0.0,
         several: true,
+        picture: false,
         write: |scan, _| Ok(parquet::tables(scan)),
     },
     ScanFormat {
@@ -111,6 +117,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         passages: true,
         grows: 0.0,
         several: false,
+        picture: false,
         write: |scan, _| Ok(one(page::page(scan))),
     },
     ScanFormat {
@@ -122,6 +129,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         passages: false,
         grows: 0.0,
         several: false,
+        picture: true,
         write: |scan, _| Ok(text(svg::svg(&picture::picture(scan)?))),
     },
     ScanFormat {
@@ -133,6 +141,7 @@ pub const SCAN_FORMATS: &[ScanFormat] = &[
         passages: false,
         grows: 0.0,
         several: false,
+        picture: true,
         write: |scan, _| Ok(one(pixels::png(&picture::picture(scan)?, scan)?)),
     },
 ];
@@ -187,6 +196,17 @@ impl ScanFormat {
             format!("{} shows one text, and --each makes several", self.name),
             format!("there are {}", known.collect::<Vec<_>>().join(", ")),
         ))
+    }
+
+    /// Refuses before it runs a plan that the format could not show.
+    ///
+    /// # Errors
+    /// A picture of several heads or readouts.
+    pub fn check_plan(&self, plan: &Plan) -> Result<()> {
+        if !self.picture {
+            return Ok(());
+        }
+        picture::check([plan.layers().len(), plan.heads().len()], &plan.readouts())
     }
 
     /// The files of the report, ready to be written.

@@ -1,8 +1,6 @@
 //! What a picture shows, before anyone decides how it is drawn: the map of one head, or the text as a strip
 //! of shaded tokens. The recipe stands at its foot.
 
-use glasshead_attention::Array;
-
 use super::missing;
 use crate::look::scan::{Origin, Scan};
 use crate::{Error, Result};
@@ -47,22 +45,26 @@ const INK: Colour = [32, 33, 36];
 const PALE: Colour = [95, 99, 104];
 const WHITE: Colour = [255, 255, 255];
 
+/// Refuses what a picture cannot show: it has one head of one layer, and one readout.
+pub(super) fn check([layers, heads]: [usize; 2], readouts: &[&str]) -> Result<()> {
+    if [layers, heads] != [1, 1] {
+        let what = format!("shows one head of one layer; {layers} layers and {heads} heads were chosen");
+        return Err(missing("a picture", &what, "--layers 3 --heads 1"));
+    }
+    if !matches!(readouts, ["blocks" | "rows" | "received"]) {
+        let what = format!("shows one readout: blocks, rows or received; there are {}", readouts.join(", "));
+        return Err(missing("a picture", &what, "--read blocks, or --read rows=last"));
+    }
+    Ok(())
+}
+
 /// The picture of a scan of one layer and one head.
 pub(super) fn picture(scan: &Scan) -> Result<Picture> {
-    let (&[layer], &[head]) = (scan.layers.as_slice(), scan.heads.as_slice()) else {
-        let what = format!(
-            "shows one head of one layer; {} layers and {} heads were chosen",
-            scan.layers.len(),
-            scan.heads.len()
-        );
-        return Err(missing("a picture", &what, "--layers 3 --heads 1"));
-    };
-    let drawable = |array: &&Array| ["blocks", "rows", "received"].contains(&array.name);
-    let drawn: Vec<&Array> = scan.readouts.iter().filter(drawable).collect();
-    let (&[array], true) = (drawn.as_slice(), scan.readouts.len() == 1) else {
-        let names: Vec<&str> = scan.readouts.iter().map(|array| array.name).collect();
-        let what = format!("shows one readout: blocks, rows or received; there are {}", names.join(", "));
-        return Err(missing("a picture", &what, "--read blocks, or --read rows=last"));
+    let names: Vec<&str> = scan.readouts.iter().map(|array| array.name).collect();
+    check([scan.layers.len(), scan.heads.len()], &names)?;
+    let ([layer, ..], [head, ..], [array, ..]) = (&scan.layers[..], &scan.heads[..], &scan.readouts[..])
+    else {
+        return Err(missing("a picture", "shows one head of one layer", "--layers 3 --heads 1"));
     };
     let values = array.f32().unwrap_or_default();
     let columns = array.shape.last().copied().unwrap_or(0);

@@ -93,8 +93,12 @@ fn passages(scan: &Scan, array: &Array, document: &mut Document) {
         let chosen = first.iter().enumerate().filter(|(row, _)| wanted(row % tokens.max(1)));
         mean(chosen.map(|(_, &weight)| f64::from(weight)))
     });
-    if let (Some(first), Some(place)) = (first, scan.first_passage) {
-        shares[place] -= first;
+    let inside: f64 = shares.iter().sum();
+    let mut outside = 1.0 - inside;
+    match (first, scan.first_passage) {
+        (Some(first), Some(place)) => shares[place] -= first,
+        (Some(first), None) => outside -= first,
+        (None, _) => {}
     }
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by(|&a, &b| shares[b].total_cmp(&shares[a]));
@@ -103,7 +107,7 @@ fn passages(scan: &Scan, array: &Array, document: &mut Document) {
         let text = scan.tokens.first().map_or_else(String::new, |token| format!("“{}”", token.text.trim()));
         table.push(RowKind::Plain, vec![percent(first), "1".into(), "first token".into(), text]);
     }
-    for index in order.into_iter().take(PASSAGES) {
+    for &index in order.iter().take(PASSAGES) {
         let segment = &scan.segments[index];
         let cells = vec![
             percent(shares[index]),
@@ -113,12 +117,28 @@ fn passages(scan: &Scan, array: &Array, document: &mut Document) {
         ];
         table.push(RowKind::Plain, cells);
     }
-    let who = if of_interest { "the question's and answer's tokens" } else { "all tokens" };
+    let blank = || ["", "", ""].map(str::to_owned);
+    let row = |share: f64, what: String| [vec![percent(share)], blank()[..2].to_vec(), vec![what]].concat();
+    if count > PASSAGES {
+        let rest = order[PASSAGES..].iter().map(|&index| shares[index]).sum();
+        table.push(RowKind::Plain, row(rest, format!("{} more passages", count - PASSAGES)));
+    }
+    // What rounding leaves of nothing is not told.
+    if outside >= 5e-4 {
+        let sinks = if scan.readout("sink_weight").is_some() { ", and sinks" } else { "" };
+        let what = match of_interest {
+            true => format!("outside all passages: the question itself, special tokens{sinks}"),
+            false => format!("outside all passages: special tokens{sinks}"),
+        };
+        table.push(RowKind::Plain, row(outside, what));
+    }
+    let who = match (of_interest, scan.answer()) {
+        (true, Some(_)) => "the question's and answer's tokens",
+        (true, None) => "the question's tokens",
+        (false, _) => "all tokens",
+    };
     document.push(Block::Heading(format!("Passages, by the share of the weight of {who}")));
     document.push(Block::Table(table));
-    if count > PASSAGES {
-        document.push(Block::Text(format!("{} more passages take less.", count - PASSAGES)));
-    }
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
