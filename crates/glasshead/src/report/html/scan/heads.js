@@ -10,13 +10,13 @@ const twoDigits = (x) => number(x, 2);
 const MEASURES = [
   { key: "passage", label: "passage", long: "share of the passage", write: percent, name: "segments",
     of: () => (group().segments && state.passage !== null ? (at) => passageShare(state.passage, at) : null) },
-  { key: "entropy", label: "entropy", long: "entropy in nats: low is sharp, high is spread out", write: twoDigits, name: "entropy",
+  { key: "entropy", label: "entropy", long: "entropy in nats: low is sharp, high is spread out", write: twoDigits, unit: "nats", name: "entropy",
     of: () => numbers("entropy") },
   { key: "first", label: "first token", long: "share of the first token", write: percent, name: "first_weight",
     of: () => group().first && ((at) => group().first[at]) },
   { key: "largest", label: "largest weight", long: "largest weight of a query", write: percent, name: "max_weight",
     of: () => numbers("max_weight") },
-  { key: "distance", label: "distance", long: "distance from query to key in tokens", write: (x) => number(x, 1), name: "distance",
+  { key: "distance", label: "distance", long: "distance from query to key in tokens", write: (x) => number(x, 1), unit: "tokens", name: "distance",
     of: () => numbers("distance") },
   { key: "sink", label: "sink", long: "share of the sink that is no token", write: percent, name: "sink_weight",
     of: () => numbers("sink_weight") },
@@ -142,7 +142,7 @@ function drawHeadTable(frame) {
 }
 
 function headSentence(at) {
-  const known = measures().map(({ label, write, of }) => `${label} ${write(of()(at))}`);
+  const known = measures().map(({ label, write, unit, of }) => `${label} ${write(of()(at))}${unit ? ` ${unit}` : ""}`);
   return known.join(" · ");
 }
 
