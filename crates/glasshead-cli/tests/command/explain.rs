@@ -56,10 +56,10 @@ fn the_worked_example_is_right_to_the_last_digit() {
 fn the_worked_example_for_reading() {
     // How far f32 is off in the last place depends on the instruction set.
     let fixed = |text: String| {
-        let (start, rest) = text.split_once("the same new vector to ").unwrap();
+        let (start, rest) = text.split_once("is off by at most ").unwrap();
         let (error, end) = rest.split_once(".\n").unwrap();
         assert!(error.parse::<f64>().unwrap() < 1e-6, "{error}");
-        format!("{start}the same new vector to SOME ERROR.\n{end}")
+        format!("{start}is off by at most SOME ERROR.\n{end}")
     };
     insta::assert_snapshot!("example_table", fixed(explain(&["--format", "table"])));
     insta::assert_snapshot!("example_markdown", fixed(explain(&["--format", "markdown"])));

@@ -73,9 +73,15 @@ fn find(
         return Some((Finding::NoShare, sentence));
     }
     if (sum - 1.0).abs() > claimed.iter().map(rounding).sum::<f64>() {
-        if let Some(factor) = factor_of_scores(claimed, values, scores) {
+        if let Some((least, most)) = factors_of_scores(claimed, values, scores) {
+            let (least, most) = (two_digits(least), two_digits(most));
+            let each = if least == most {
+                format!("proportional to the raw scores ({least} times each)")
+            } else {
+                format!("roughly proportional to the raw scores ({least} to {most} times each)")
+            };
             let sentence = format!(
-                "The claimed weights add to {}, not to 1: they are proportional to the raw scores (about {factor:.3} times each), so they are no softmax at all.",
+                "The claimed weights add to {}, not to 1: they are {each}, so they are no softmax at all.",
                 short(sum)
             );
             return Some((Finding::ScaledScores, sentence));
@@ -106,16 +112,27 @@ fn find(
     Some((Finding::Values, sentence))
 }
 
-/// The factor, where every claimed weight is a score times it, to a unit of its last digit (published
-/// numbers are often rounded twice, once on the way).
-fn factor_of_scores(claimed: &[Printed], values: &[f64], scores: &[Option<f64>]) -> Option<f64> {
+/// The least and the largest factor between scores and claimed weights, where one factor fits all of them to a
+/// unit of their last digit (published numbers are often rounded twice, once on the way).
+fn factors_of_scores(claimed: &[Printed], values: &[f64], scores: &[Option<f64>]) -> Option<(f64, f64)> {
     let scores: Vec<f64> = scores.iter().map(|score| score.unwrap_or(0.0)).collect();
     let factor = values.iter().sum::<f64>() / scores.iter().sum::<f64>();
     let fits = |((printed, value), score): ((&Printed, &f64), &f64)| {
         (value - factor * score).abs() <= 2.0 * rounding(printed)
     };
-    (factor.is_finite() && factor > 0.0 && claimed.iter().zip(values).zip(&scores).all(fits))
-        .then_some(factor)
+    let fitting = factor.is_finite() && factor > 0.0 && claimed.iter().zip(values).zip(&scores).all(fits);
+    // A score of 0 has no factor: any would do.
+    let each =
+        values.iter().zip(&scores).filter(|(_, score)| **score != 0.0).map(|(value, score)| value / score);
+    fitting.then(|| {
+        each.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), x| (least.min(x), most.max(x)))
+    })
+}
+
+/// Two digits that say something: 0.25, 0.0031, 1.3, 140.
+fn two_digits(x: f64) -> String {
+    let size = if x == 0.0 { 0.0 } else { x.abs().log10().floor() };
+    format!("{x:.*}", (1.0 - size).max(0.0) as usize)
 }
 
 /// Up to four digits behind the point, without trailing zeros.
@@ -143,7 +160,18 @@ mod tests {
             claimed.finding.contains("add to 1.34")
                 && claimed.finding.contains("proportional to the raw scores")
         );
-        assert!(claimed.finding.contains("0.268"), "{}", claimed.finding);
+        // 0.10 of 0.4 and 0.06 of 0.2: no one factor, however they were rounded.
+        assert!(claimed.finding.contains("roughly") && claimed.finding.contains("(0.25 to 0.30 times each)"));
+    }
+
+    #[test]
+    fn one_factor_is_told_as_one() {
+        let claimed = check("0.06,0.24,0.12,0.30,0.30,0.18,0.06,0.09,0.15");
+        assert!(claimed.finding.contains("they are proportional to the raw scores (0.30 times each)"));
+        assert_eq!(
+            [0.2625, 0.0031, 1.34, 140.0, 0.0].map(two_digits),
+            ["0.26", "0.0031", "1.3", "140", "0.0"]
+        );
     }
 
     #[test]

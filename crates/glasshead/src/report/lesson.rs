@@ -21,17 +21,17 @@ pub(crate) const SCORE_GIVEN: &str = "A raw score says how well a word matches t
 
 /// Step 3.
 pub(crate) const SOFTMAX: &str = "Softmax turns the scores into shares of one whole: e to the power of each score, divided \
-     by the sum of all of them. The order stays, and the shares add to 1. A share is relative to the other words of this \
-     row only: 0.27 here and 0.27 in another row are not the same evidence.";
+     by the sum of all of them. The order stays, and the shares, also called attention weights, add to 1. A share is relative to \
+     the other words of this row only: 0.27 here and 0.27 in another row are not the same evidence.";
 
 /// Step 4.
 pub(crate) const VALUES: &str = "The values carry the information; the shares only say how much of each to take. Every \
      value vector times its share, added up column by column, gives a mixture of the value vectors: one new vector for the \
      focus word.";
 
-/// Why a weight is not influence.
-pub(crate) const INFLUENCE: &str = "A large weight is not yet influence: what a word adds is weight × value, so a heavy \
-     weight on a short value vector changes little (weight × |v| is the length of that part, and parts may still cancel).";
+/// Why a share is not influence.
+pub(crate) const INFLUENCE: &str = "A large share is not yet influence: what a word adds is share × value, so a large \
+     share of a short value vector changes little (share × |v| is the length of that part, and parts may still cancel).";
 
 /// What a weight is, where many rows of many heads are told together.
 pub(crate) const WEIGHT: &str = "A weight is a share of one row of one head: of everything that this token took in there, \

@@ -53,7 +53,7 @@ impl Teller<'_> {
         if hidden > 0 {
             let rest = self.rest(&self.seen.steps.weights);
             to.push(Block::Text(format!(
-                "Every table shows {HEAVIEST} rows, the heaviest and the focus; {hidden} more have {rest:.6} of the weight together. \
+                "Every table shows {HEAVIEST} rows, the heaviest and the focus; {hidden} more take {rest:.6} of the whole together. \
                  --format csv or json has them all."
             )));
         }
@@ -105,6 +105,12 @@ impl Teller<'_> {
             _ => String::new(),
         };
         to.push(Block::Formula(format!("vectors [{count}, {dim}]{maps}")));
+        if model {
+            to.push(Block::Text(
+                "Vectors are cut to their first numbers here; --format json has them whole (q of the focus word)."
+                    .into(),
+            ));
+        }
     }
 
     fn score(&self, to: &mut Document) {
@@ -196,7 +202,14 @@ impl Teller<'_> {
         if let Some(claimed) = claimed {
             to.push(Block::Text(claimed.finding.clone()));
         }
-        to.push(Block::Text(lesson::INFLUENCE.into()));
+        let place = match self.seen.source {
+            Source::Model { .. } => "step 4 lists it",
+            _ => "here the length in step 1",
+        };
+        to.push(Block::Text(format!(
+            "{} |v| is the length of the value vector: {place}.",
+            lesson::INFLUENCE
+        )));
     }
 
     fn values(&self, to: &mut Document) {
@@ -221,25 +234,30 @@ impl Teller<'_> {
         }
     }
 
-    /// Some columns of the table of weight × value; the last part ends with the lengths.
+    /// Some columns of the table of share × value; the last part ends with the lengths.
     fn contributions(&self, part: Range<usize>, ends: bool) -> Table {
         let Explained { steps, .. } = self.seen;
         let narrow = steps.output.len() <= MOST_COLUMNS;
         let mut columns: Vec<String> = vec![">#".into(), "word".into(), ">share".into()];
         columns.extend(narrow.then(|| "value".to_owned()));
         columns.extend(part.clone().map(|d| format!(">share × v{}", subscript(d + 1))));
+        // The values of a model stand cut in step 1: their lengths stand here.
+        let lengths = ends && matches!(self.seen.source, Source::Model { .. });
+        columns.extend(lengths.then(|| ">|v|".to_owned()));
         columns.extend(ends.then(|| ">share × |v|".to_owned()));
         let mut table = Table::new(columns);
         let influence = steps.influence();
-        let rest = |vector: &[f64], length: f64| {
+        let rest = |vector: &[f64], value: String, product: f64| {
             let numbers = vector[part.clone()].iter().map(|&x| decimals(x));
-            numbers.chain(ends.then(|| decimals(length))).collect::<Vec<_>>()
+            let value = lengths.then_some(value);
+            numbers.chain(value).chain(ends.then(|| decimals(product))).collect::<Vec<_>>()
         };
         for &unit in &self.shown {
             let mut cells = self.name(unit);
             cells.push(decimals(steps.weights[unit]));
             cells.extend(narrow.then(|| start_of(steps.values.row(unit), MOST_COLUMNS)));
-            cells.extend(rest(steps.contributions.row(unit), influence[unit]));
+            let value = decimals(length(steps.values.row(unit)));
+            cells.extend(rest(steps.contributions.row(unit), value, influence[unit]));
             table.push(self.kind(unit), cells);
         }
         self.push_rest(&mut table, |cells| {
@@ -251,7 +269,7 @@ impl Teller<'_> {
         });
         let mut sum = vec![String::new(), "new vector".into(), decimals(steps.weights.iter().sum())];
         sum.extend(narrow.then(String::new));
-        sum.extend(rest(&steps.output, length(&steps.output)));
+        sum.extend(rest(&steps.output, String::new(), length(&steps.output)));
         table.push(RowKind::Sum, sum);
         table
     }
@@ -260,7 +278,7 @@ impl Teller<'_> {
         let Explained { steps, notes, .. } = self.seen;
         let sum: f64 = steps.weights.iter().sum();
         let mut list = vec![format!(
-            "Check: the shares add to {sum:.12}; the fused f32 kernel gives the same new vector to {:.1e}.",
+            "Check: the shares add to {sum:.12}; the fast f32 kernel's vector is off by at most {:.1e}.",
             steps.max_abs_error
         )];
         let told = self.seen.claimed.as_ref().map(|claimed| &claimed.finding);
