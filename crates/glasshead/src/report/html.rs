@@ -53,6 +53,22 @@ struct Data<'a> {
     source: DataSource<'a>,
     notes: &'a [String],
     recipe: Vec<(&'static str, String)>,
+    remake: Option<Remake>,
+}
+
+/// The command in parts, so that the page can tell the one for another focus or temperature.
+#[derive(Serialize)]
+struct Remake {
+    /// Up to the verb.
+    start: String,
+    /// The head, which is otherwise chosen anew for every focus.
+    head: String,
+    /// What belongs to the focus word alone: its name, scores, claims.
+    focus: String,
+    /// Given scores are not scaled: it goes where they come.
+    scale: String,
+    /// All the rest but the temperature, as it was written.
+    rest: String,
 }
 
 #[derive(Serialize)]
@@ -203,6 +219,7 @@ fn data(seen: &Explained) -> Data<'_> {
         source: source(&seen.source),
         notes,
         recipe: recipe(seen),
+        remake: remake(&seen.command, &seen.source),
     }
 }
 
@@ -236,7 +253,7 @@ fn recipe(seen: &Explained) -> Vec<(&'static str, String)> {
             ("head", format!("{head} (of 0–{})", info.heads - 1)),
         ]),
     }
-    let quantity = "weights of one row after softmax over all keys, and weight × value";
+    let quantity = "shares of one row (attention weights, after softmax over all keys), and share × value";
     recipe.extend([
         ("quantity", quantity.to_owned()),
         (
@@ -254,7 +271,84 @@ fn recipe(seen: &Explained) -> Vec<(&'static str, String)> {
     recipe
 }
 
+/// The command cut into what follows the page and what stays; `None` where it has no verb, as one from a library.
+fn remake(command: &str, source: &Source) -> Option<Remake> {
+    let words = shell_words(command);
+    let verb = words.iter().position(|word| word == "explain")?;
+    let (start, words) = words.split_at(verb + 1);
+    let [mut focus, mut scale, mut rest] = [const { Vec::new() }; 3];
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        // A flag with white space in its value is quoted as a whole.
+        let flag = word.trim_start_matches('\'');
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+        let part = match name {
+            "--focus" | "--scores" | "--claimed" => Some(&mut focus),
+            "--scale" => Some(&mut scale),
+            "--temperature" | "--layer" | "--head" => None,
+            _ => {
+                rest.push(word.as_str());
+                if word == "--" {
+                    rest.extend(words.by_ref().map(String::as_str));
+                }
+                continue;
+            }
+        };
+        let value = if value.is_none() { words.next() } else { None };
+        if let Some(part) = part {
+            part.extend([word.as_str()].into_iter().chain(value.map(String::as_str)));
+        }
+    }
+    let head = match source {
+        Source::Model { layer, head, .. } => format!("--layer {layer} --head {head}"),
+        _ => String::new(),
+    };
+    Some(Remake {
+        start: start.join(" "),
+        head,
+        focus: focus.join(" "),
+        scale: scale.join(" "),
+        rest: rest.join(" "),
+    })
+}
+
+/// A command line cut where its white space is not quoted; quotes stay.
+fn shell_words(command: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let (mut quoted, mut escaped) = (false, false);
+    for c in command.chars() {
+        if c == ' ' && !quoted && !escaped {
+            words.push(String::new());
+            continue;
+        }
+        quoted ^= c == '\'' && !escaped;
+        escaped = c == '\\' && !quoted && !escaped;
+        if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+    }
+    words
+}
+
 /// Text for an element or an attribute.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_told_in_parts() {
+        let command = r"glasshead explain --focus=it --temperature 2 'It isn'\''t --focus, is it?' --scale 3 -o a.html '--scores=1, 2' --head 1";
+        let parts = remake(command, &Source::Example).unwrap();
+        assert_eq!(parts.start, "glasshead explain");
+        assert_eq!(parts.focus, "--focus=it '--scores=1, 2'");
+        assert_eq!(parts.scale, "--scale 3");
+        assert_eq!(parts.rest, r"'It isn'\''t --focus, is it?' -o a.html");
+        assert_eq!(parts.head, "");
+        assert_eq!(remake("glasshead explain -- --focus", &Source::Example).unwrap().rest, "-- --focus");
+        assert!(remake("", &Source::Example).is_none());
+    }
 }

@@ -118,6 +118,35 @@ function buildFoot() {
   buildRecipe(data.recipe, data.notes);
 }
 
+// ── the recipe of what is seen now ────────────────────────────────────────────────────────────
+
+function drawRecipe() {
+  const asMade = state.focus === data.focus && state.temperature === data.temperature;
+  const now = new Map(data.recipe);
+  if (!asMade) {
+    now.set("scale", row.given ? "none: the scores are given" : String(data.scale));
+    now.set("temperature", String(state.temperature));
+    if (data.remake) now.set("command", commandNow());
+  }
+  for (const name of ["scale", "temperature", "command"]) {
+    const place = byId("recipe").querySelector(`[data-row="${name}"]`);
+    (place.querySelector("code") ?? place).textContent = now.get(name);
+  }
+  byId("notes-title").textContent = asMade ? "Notes" : "Notes on the page as it was made";
+}
+
+/** The command of another focus or temperature. A word goes by its place, which is never ambiguous. */
+function commandNow() {
+  const { start, head, focus, scale, rest } = data.remake;
+  return [
+    start, head,
+    state.focus === data.focus ? focus : `--focus ${state.focus}`,
+    row.given ? "" : scale,
+    state.temperature === 1 ? "" : `--temperature ${state.temperature}`,
+    rest, // last: it may hold a "--", after which nothing is a flag
+  ].filter(Boolean).join(" ");
+}
+
 // ── drawing ───────────────────────────────────────────────────────────────────────────────────
 
 function draw() {
@@ -132,6 +161,7 @@ function draw() {
   drawScore();
   drawSoftmax();
   drawValuesWhenStill();
+  drawRecipe();
   markPeek();
   markScrolling();
 }

@@ -158,7 +158,7 @@ function rangeOf(vectors) {
  * A table with caption and scoped headers. The first column heads its row.
  *   columns  [{ key, label, kind: "number" | "drawing" | "text" | "wide", of: (row) => text or node,
  *               attributes?: (row) => ({}), foot?: text or node }]
- *   groups   [{ label, span }]   an optional head row above the labels
+ *   groups   [{ label, span, key? }]   an optional head row above the labels
  *   rowAttributes (row) => ({})
  */
 function buildTable({ caption, columns, rows, groups = null, rowAttributes = () => ({}), foot = false, attributes = {} }) {
@@ -172,11 +172,11 @@ function buildTable({ caption, columns, rows, groups = null, rowAttributes = () 
     }, content);
   };
   const head = el("thead", {},
-    groups && el("tr", { class: "groups" }, groups.map(({ label, span }) =>
-      label ? el("th", { scope: "colgroup", colspan: span }, label) : el("td", { colspan: span }))),
+    groups && el("tr", { class: "groups" }, groups.map(({ label, span, key }) =>
+      label ? el("th", { scope: "colgroup", colspan: span }, label) : el("td", { colspan: span, "data-col": key }))),
     el("tr", {}, columns.map((column) => column.label === ""
-      ? el("td", { class: column.kind })
-      : el("th", { scope: "col", class: column.kind ?? null }, column.label))));
+      ? el("td", { class: column.kind, "data-col": column.key })
+      : el("th", { scope: "col", class: column.kind ?? null, "data-col": column.key }, column.label))));
   const body = el("tbody", {}, rows.map((row) => el("tr", rowAttributes(row),
     columns.map((column) => cell(column, column.of(row), column.attributes?.(row))))));
   return el("table", attributes,
@@ -348,7 +348,7 @@ function copyButton(source) {
 function buildRecipe(recipe, remarks) {
   for (const [name, value] of recipe) {
     const code = name === "command" ? el("code", { id: "command" }, value) : null;
-    byId("recipe").append(el("div", {}, el("dt", {}, name), el("dd", {}, code ?? value, code && copyButton(code))));
+    byId("recipe").append(el("div", {}, el("dt", {}, name), el("dd", { "data-row": name }, code ?? value, code && copyButton(code))));
   }
   const notes = byId("notes");
   notes.hidden = remarks.length === 0;
