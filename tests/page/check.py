@@ -16,6 +16,7 @@ import json
 import math
 import pathlib
 import re
+import shlex
 import sys
 
 from browser import Browser, BrowserError, find_chromium
@@ -207,7 +208,7 @@ def check_four_steps(page, checks, temperature, where):
     lengths = page.column(4, "length")
     wrong = [u for u, shown in influence.items()
              if lengths[u] is not None and not near(shown, math.hypot(*contributions[u]))]
-    checks.that(f"{where}: influence = weight × length of the value", influence and not wrong, wrong[:3])
+    checks.that(f"{where}: share × |v| is the share times the length of the value", influence and not wrong, wrong[:3])
 
 
 def check_structure(page, checks):
@@ -330,6 +331,36 @@ def check_temperature(page, checks):
     browser.click("#temperature-reset")
 
 
+def check_recipe(page, checks):
+    """The recipe tells what is seen: after a click and a pull of the slider its command is another one."""
+    browser, data = page.browser, page.data
+    page.open()
+    made = page.text("#command")
+
+    def told(flag, words):
+        return words[words.index(flag) + 1] if flag in words else None
+
+    for other in {0, len(data["units"]) - 1} - {data["focus"]}:
+        browser.click(f'#sentence [data-unit="{other}"]')
+        words = shlex.split(page.text("#command"))
+        checks.equal("the command names the word that was clicked", told("--focus", words), str(other))
+        given = data["given_scores"] and data["given_scores"]["focus"] == other
+        checks.that("scores and claims stay with their word", "--scores" not in words and "--claimed" not in words, words)
+        checks.equal("the recipe knows whether scores are scaled",
+                     page.text("#recipe [data-row=scale]").startswith("none"), bool(given))
+        if data["source"]["kind"] == "model":
+            checks.equal("the head is not chosen anew", told("--head", words), str(data["source"]["head"]))
+    page.set_temperature(0.1)
+    checks.equal("the recipe's temperature is the slider's", page.text("#recipe [data-row=temperature]"), "0.1")
+    words = shlex.split(page.text("#command"))
+    checks.equal("the command has the slider's temperature", told("--temperature", words), "0.1")
+    checks.equal("and has it once", words.count("--temperature"), 1)
+    checks.equal("the file stays", told("-o", words), told("-o", shlex.split(made)))
+    browser.click("#temperature-reset")
+    browser.click(f'#sentence [data-unit="{data["focus"]}"]')
+    checks.equal("back where it began, the command is the one that made the page", page.text("#command"), made)
+
+
 def check_tab_order(page, checks):
     """From the top of the page Tab alone reaches the sentence (one stop), the slider, the products."""
     browser = page.browser
@@ -365,7 +396,7 @@ def check_trace(page, checks):
             checks.that("the traced factors are the right ones", near(weight, weights[u]) and near(product, contributions[u][0]), line)
             checks.that("the traced factors multiply to the product",
                         abs(weight * value - product) <= HALF_DIGIT * (2 + abs(value)), line)
-            checks.equal("the weight lights up", browser.evaluate("document.querySelectorAll('#step-4-table .trace-source[data-col=weight]').length"), 1)
+            checks.equal("the share lights up", browser.evaluate("document.querySelectorAll('#step-4-table .trace-source[data-col=share]').length"), 1)
     browser.evaluate("document.querySelector('#step-4-table td.traceable[tabindex=\"0\"]').focus()")
     browser.press("ArrowDown")
     below = browser.evaluate("document.activeElement.closest('tr')?.rowIndex - document.querySelector('#step-4-table tbody tr').rowIndex")
@@ -434,6 +465,17 @@ def check_looks(page, checks):
         page.open()
         overflow = browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         checks.that(f"no sideways scrolling of the page at {width} px", overflow <= 0, f"{overflow} px")
+    browser.size(390, 740)
+    page.open()
+    for step in (3, 4):
+        hidden = browser.evaluate(
+            f"[...document.querySelectorAll('#step-{step}-table [data-col=share]')].map(cell =>"
+            " cell.getBoundingClientRect().right - cell.closest('.frame').getBoundingClientRect().right)")
+        checks.that(f"the shares of step {step} are in sight at 390 px", max(hidden) <= 0, hidden[:3])
+    browser.size(1280, 800)
+    page.open()
+    cut = browser.evaluate("(frame => frame.scrollWidth - frame.clientWidth)(document.getElementById('step-4-table'))")
+    checks.that("step 4 is whole at 1280 px", cut <= 0, f"{cut} px")
     browser.size(360, 740)
     page.open()
     page.browser.click(f'#sentence [data-unit="{len(page.data["units"]) - 1}"]')
@@ -513,6 +555,7 @@ def main():
         page.open()
         check_trace(page, checks)
         check_temperature(page, checks)
+        check_recipe(page, checks)
         check_click_and_keys(page, checks)
         check_every_word(page, checks)
         check_speed(page, checks)

@@ -200,7 +200,7 @@ function sumOfHidden(shown, of) {
   return sum;
 }
 
-const FIRST_COLUMNS = 8;
+const FIRST_COLUMNS = 6; // as many as fit beside the words
 
 function drawValues() {
   const frame = byId("step-4-table");
@@ -212,7 +212,7 @@ function drawValues() {
   const digits = decimalsNeeded(shown.map((u) => row.values[u]?.slice(0, columns)));
   const range = rangeOf(row.contributions);
   const unlessRest = (of) => (u) => (u === "rest" ? "" : of(u));
-  const numbersHead = columns < dim ? `weight × value, first ${columns} of ${dim} numbers` : "weight × value";
+  const numbersHead = columns < dim ? `share × value, first ${columns} of ${dim} numbers` : "share × value";
 
   replaceTable(frame, buildTable({
     caption: [
@@ -222,8 +222,12 @@ function drawValues() {
     // a grid, so that the arrow keys walk through its numbers
     attributes: { role: "grid" },
     groups: [
-      { label: "", span: 7 },
+      { label: "", span: 2 },
+      { label: "", span: 1, key: "bar" },
+      { label: "", span: 1 },
       { label: numbersHead, span: columns },
+      { label: "", span: 2 },
+      { label: "", span: 1, key: "influence-bar" },
     ],
     rows: hidden ? [...shown, "rest"] : shown,
     rowAttributes: (u) => (u === "rest" ? { class: "rest" } : rowOfUnit(u)),
@@ -231,14 +235,11 @@ function drawValues() {
     columns: [
       { key: "word", label: "word", kind: "text", of: (u) => (u === "rest" ? `${hidden} others` : wordHead(u)), foot: "new vector (sum)" },
       {
-        key: "weight", label: "weight", kind: "number strong",
+        key: "share", label: "share", kind: "number strong",
         of: (u) => number(u === "rest" ? sumOfHidden(shown, (i) => row.weights[i]) : row.weights[u]),
         foot: number(row.weightsSum),
       },
       { key: "bar", label: "", kind: "drawing", of: unlessRest((u) => shareBar(row.weights[u], full)) },
-      { key: "length", label: "× length", kind: "number", of: unlessRest((u) => (row.values[u] ? number(vectorLength(row.values[u])) : "–")) },
-      { key: "influence", label: "= influence", kind: "number", of: unlessRest((u) => number(row.influence[u])) },
-      { key: "influence-bar", label: "", kind: "drawing", of: unlessRest((u) => shareBar(row.influence[u], fullInfluence, { kind: "influence" })) },
       {
         key: "strip", label: "", kind: "drawing", of: unlessRest((u) => vectorStrip(row.contributions[u], range, { width: 48, height: 26 })),
         foot: vectorStrip(row.output, rangeOf([row.output]), { width: 48, height: 26 }),
@@ -254,6 +255,9 @@ function drawValues() {
         foot: number(row.output[d]),
         footAttributes: { tabindex: -1, "data-dim": d },
       })),
+      { key: "length", label: "|v|", kind: "number", of: unlessRest((u) => (row.values[u] ? number(vectorLength(row.values[u])) : "–")) },
+      { key: "influence", label: "share × |v|", kind: "number", of: unlessRest((u) => number(row.influence[u])) },
+      { key: "influence-bar", label: "", kind: "drawing", of: unlessRest((u) => shareBar(row.influence[u], fullInfluence, { kind: "influence" })) },
     ],
   }));
 
@@ -292,7 +296,7 @@ function trace(cell) {
     return;
   }
   const u = Number(line.dataset.unit);
-  line.querySelector("[data-col=weight]").classList.add("trace-source");
+  line.querySelector("[data-col=share]").classList.add("trace-source");
   if (!row.values[u]) {
     byId("trace").textContent = `${nameOf(u)} is masked: its value is never read.`;
     return;
