@@ -96,15 +96,18 @@ pub fn find_focus(units: &[Unit], asked: Option<&str>) -> Result<usize> {
 
 /// What somebody may have meant by the same words: a number that is also a word, a word that stands several times.
 pub fn focus_note(units: &[Unit], asked: &str, focus: usize) -> Option<String> {
-    let text = &units.get(focus)?.text;
+    let own = &units.get(focus)?.text;
+    let (text, asked_for) = (shown(own), shown(asked));
     match parse_focus(asked) {
-        Asked::Index(_) if text != asked && !occurrences(units, asked).is_empty() => Some(format!(
-            "--focus {asked} is the word at index {asked}, “{text}”; the word “{asked}” is --focus {asked}:1."
+        Asked::Index(_) if own != asked && !occurrences(units, asked).is_empty() => Some(format!(
+            "--focus {asked_for} is the word at index {asked_for}, “{text}”; the word “{asked_for}” is --focus {asked_for}:1."
         )),
         Asked::Word { word, occurrence: None } => {
             let all = occurrences(units, word).len();
             (all > 1).then(|| {
-                format!("“{text}” stands {all} times; this is the first, and --focus {word}:2 is the second.")
+                format!(
+                    "“{text}” stands {all} times; this is the first, and --focus {asked_for}:2 is the second."
+                )
             })
         }
         _ => None,
@@ -166,7 +169,7 @@ fn as_pieces<'a>(units: &'a [Unit], word: &str) -> Option<(usize, &'a [Unit])> {
 const LISTED: usize = 40;
 
 /// A word as an error shows it: on one line, and not longer than a line.
-fn shown(word: &str) -> String {
+pub(super) fn shown(word: &str) -> String {
     const LONGEST: usize = 40;
     let mut line: String = word.chars().take(LONGEST).flat_map(printable).collect();
     if word.chars().nth(LONGEST).is_some() {

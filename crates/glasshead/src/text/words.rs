@@ -3,8 +3,7 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::{Token, Tokenizer};
-use crate::weights::shown;
+use super::{Token, Tokenizer, focus::shown};
 
 /// A word, or a special token, with the tokens it consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]

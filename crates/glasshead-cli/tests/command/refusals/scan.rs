@@ -27,7 +27,6 @@ fn texts_that_are_none() {
     desk.refused(REQUEST, &scan("-"), "the text is empty", "at least one word");
     desk.refused(REQUEST, &["scan"], "required", "glasshead scan report.txt");
     refused(&desk, &["--threads", "-1"], "a whole number from 1 to 4096", "scan --help");
-    refused(&desk, &["--read", "first=2"], "first takes nothing", "alone");
     refused(&desk, &["--read", "entropi"], "entropi", "first");
     desk.refused(REQUEST, &["scan", "text.txt", "--ids", "ids.json"], "--ids", "scan --help");
 }
@@ -77,7 +76,7 @@ fn readouts_that_are_none() {
         ("segments=none.json", "there is no file none.json", "path"),
         ("blocks=0", "block size", "blocks=64"),
         ("top=99999999", "asks for the top 99999999 of 8 keys", "top=8"),
-        ("first=3", "there is no such readout", "for instance"),
+        ("first=3", "first takes nothing after its name", "alone"),
         ("entrop", "there is no such readout", "for instance"),
         (" , ", "asks for nothing", "for instance"),
     ] {
