@@ -263,7 +263,7 @@ fn from_model(
     };
     let default = request.text.is_none().then_some(example::FOCUS);
     let focus = find_focus(&units, request.focus.as_deref().or(default))?;
-    notes.extend(unknown_words(&tokenizer, &tokens, &units, name));
+    notes.extend(unknown_words(&tokenizer, &tokens, || units.clone(), name));
     let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
     let gathered = gather(&*model, &ids, layer)?;
 

@@ -83,15 +83,24 @@ fn unit_of(token: &Token, index: usize) -> Unit {
     Unit { text: text.clone(), start: *start, end: *end, special: *special, pieces: vec![index] }
 }
 
-/// A sentence about words that are not in the vocabulary of `model`: it cannot tell them apart.
-pub fn unknown_words(tokenizer: &Tokenizer, tokens: &[Token], units: &[Unit], model: &str) -> Option<String> {
+/// A sentence about words that are not in the vocabulary of `model`: it cannot tell them apart. Most texts have none, and
+/// are not cut into `units` for it.
+pub fn unknown_words(
+    tokenizer: &Tokenizer,
+    tokens: &[Token],
+    units: impl FnOnce() -> Vec<Unit>,
+    model: &str,
+) -> Option<String> {
     let unknown = tokenizer.unknown()?;
-    let is_unknown =
-        |piece: &usize| tokens.get(*piece).is_some_and(|token| token.id == unknown && !token.special);
+    let is_unknown = |token: &Token| token.id == unknown && !token.special;
+    if !tokens.iter().any(is_unknown) {
+        return None;
+    }
+    let units = units();
     let mut seen = std::collections::HashSet::new();
     let words: Vec<&str> = units
         .iter()
-        .filter(|unit| unit.pieces.iter().any(is_unknown))
+        .filter(|unit| unit.pieces.iter().filter_map(|piece| tokens.get(*piece)).any(is_unknown))
         .map(|unit| unit.text.as_str())
         .filter(|word| seen.insert(*word))
         .collect();

@@ -133,7 +133,7 @@ impl Plan {
     /// What a reader should know before: words that the model cannot tell apart.
     pub fn note(&self) -> Option<String> {
         let tokens: Vec<_> = self.prompt.tokens.iter().map(ScanToken::as_token).collect();
-        unknown_words(self.tokenizer.as_ref()?, &tokens, &words(&self.prompt.text, &tokens), &self.name)
+        unknown_words(self.tokenizer.as_ref()?, &tokens, || words(&self.prompt.text, &tokens), &self.name)
     }
 
     /// What the pass is expected to cost.
