@@ -1,7 +1,7 @@
 //! Which keys a query may see. Causal forms, windows and lengths become a key range per query
 //! ([`Visibility::keys`]), so a kernel never visits what they hide; only a mask array needs a look per key.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use half::{bf16, f16};
 
@@ -55,6 +55,44 @@ impl std::fmt::Debug for MaskValues<'_> {
             Self::Bf16(_) => "Bf16",
         })
     }
+}
+
+/// What a mask does to some scores, where it is the same to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cover {
+    /// Nothing: all are seen as they are.
+    Open,
+    /// Some are hidden, or something is added.
+    Mixed,
+    /// All are hidden.
+    Hidden,
+}
+
+impl Cover {
+    #[inline(always)]
+    fn of<X>(values: &[X], is_open: impl Fn(&X) -> bool, is_hidden: impl Fn(&X) -> bool) -> Self {
+        match values.first() {
+            Some(first) if is_hidden(first) && every(values, is_hidden) => Self::Hidden,
+            Some(_) if every(values, is_open) => Self::Open,
+            _ => Self::Mixed,
+        }
+    }
+}
+
+/// Whether all are; looked at so many at a time, for the compiler to take them side by side.
+#[inline(always)]
+fn every<X>(values: &[X], is: impl Fn(&X) -> bool) -> bool {
+    let (strips, rest) = values.as_chunks::<32>();
+    for strip in strips {
+        let mut others = 0;
+        for x in strip {
+            others |= u8::from(!is(x));
+        }
+        if others > 0 {
+            return false;
+        }
+    }
+    rest.iter().all(is)
 }
 
 /// A mask that is broadcast to `[batch, heads, queries, keys]`.
@@ -113,6 +151,83 @@ impl<'a> Mask<'a> {
         Err(AttentionError::shape("mask", &self.shape, expected))
     }
 
+    /// Whether it hides keys, and adds nothing to what is seen.
+    pub(crate) fn only_hides(&self) -> bool {
+        matches!(self.values, MaskValues::Bool(_))
+    }
+
+    /// What it does to the scores of these queries and keys.
+    #[inline(always)]
+    pub(crate) fn cover(
+        &self,
+        [batch, head]: [usize; 2],
+        queries: RangeInclusive<usize>,
+        keys: Range<usize>,
+    ) -> Cover {
+        let (first, last) = queries.into_inner();
+        let last = if self.strides[2] == 0 { first } else { last };
+        let cover = self.cover_of_row([batch, head, first], keys.clone());
+        for query in first + 1..=last {
+            if cover == Cover::Mixed || self.cover_of_row([batch, head, query], keys.clone()) != cover {
+                return Cover::Mixed;
+            }
+        }
+        cover
+    }
+
+    #[inline(always)]
+    fn cover_of_row(&self, query: [usize; 3], keys: Range<usize>) -> Cover {
+        let range = self.range(query, keys);
+        match self.values {
+            MaskValues::Bool(x) => Cover::of(&x[range], |x| *x, |x| !*x),
+            MaskValues::F32(x) => Cover::of(&x[range], |x| *x == 0.0, |x| *x == f32::NEG_INFINITY),
+            MaskValues::F64(x) => Cover::of(&x[range], |x| *x == 0.0, |x| *x == f64::NEG_INFINITY),
+            MaskValues::F16(x) => Cover::of(&x[range], |x| *x == f16::ZERO, |x| *x == f16::NEG_INFINITY),
+            MaskValues::Bf16(x) => Cover::of(&x[range], |x| *x == bf16::ZERO, |x| *x == bf16::NEG_INFINITY),
+        }
+    }
+
+    /// What is added to the scores of those of these keys that are not hidden, if it is the same for all; −∞ where there
+    /// are none.
+    pub(crate) fn level(&self, query: [usize; 3], keys: Range<usize>) -> Option<f64> {
+        #[inline(always)]
+        fn the_one<X: Copy + PartialEq>(values: &[X], hidden: X) -> Option<X> {
+            let one = values.iter().copied().find(|x| *x != hidden).unwrap_or(hidden);
+            every(values, |x| (*x == one) | (*x == hidden)).then_some(one)
+        }
+        let range = self.range(query, keys);
+        match self.values {
+            MaskValues::Bool(x) => Some(if x[range].contains(&true) { 0.0 } else { f64::NEG_INFINITY }),
+            MaskValues::F32(x) => the_one(&x[range], f32::NEG_INFINITY).map(f64::from),
+            MaskValues::F64(x) => the_one(&x[range], f64::NEG_INFINITY),
+            MaskValues::F16(x) => the_one(&x[range], f16::NEG_INFINITY).map(f64::from),
+            MaskValues::Bf16(x) => the_one(&x[range], bf16::NEG_INFINITY).map(f64::from),
+        }
+    }
+
+    /// Where in memory the values of a query and these keys lie, how many bytes they are, and how many bytes after them
+    /// those of the next query, 0 where it has the same.
+    pub(crate) fn bytes(&self, query: [usize; 3], keys: Range<usize>) -> (*const u8, [usize; 2]) {
+        let range = self.range(query, keys);
+        let (start, size) = match self.values {
+            MaskValues::Bool(x) => (x[range.clone()].as_ptr().cast(), size_of::<bool>()),
+            MaskValues::F32(x) => (x[range.clone()].as_ptr().cast(), size_of::<f32>()),
+            MaskValues::F64(x) => (x[range.clone()].as_ptr().cast(), size_of::<f64>()),
+            MaskValues::F16(x) => (x[range.clone()].as_ptr().cast(), size_of::<f16>()),
+            MaskValues::Bf16(x) => (x[range.clone()].as_ptr().cast(), size_of::<bf16>()),
+        };
+        (start, [range.len() * size, self.strides[2] * size])
+    }
+
+    /// Where the values of these keys lie.
+    #[inline(always)]
+    fn range(&self, [batch, head, query]: [usize; 3], keys: Range<usize>) -> Range<usize> {
+        let [b, h, q, k] = self.strides;
+        // A last axis of one has the stride 0, and one key.
+        let start = batch * b + head * h + query * q + keys.start * k;
+        start..start + keys.len()
+    }
+
     /// What is added to the score, `None` where the key is hidden.
     #[inline]
     pub(crate) fn bias(&self, batch: usize, head: usize, query: usize, key: usize) -> Option<f64> {
@@ -123,11 +238,8 @@ impl<'a> Mask<'a> {
 
     /// What is added to the scores of these keys, −∞ where one is hidden.
     #[inline(always)]
-    pub(crate) fn row<N: Number>(&self, [batch, head, query]: [usize; 3], keys: Range<usize>, to: &mut [N]) {
-        let [b, h, q, k] = self.strides;
-        let start = batch * b + head * h + query * q + keys.start * k;
-        // A last axis of one has the stride 0, and one key.
-        let range = start..start + keys.len();
+    pub(crate) fn row<N: Number>(&self, query: [usize; 3], keys: Range<usize>, to: &mut [N]) {
+        let range = self.range(query, keys);
         let hidden = N::from_f64(f64::NEG_INFINITY);
         match self.values {
             MaskValues::Bool(x) => {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{Problem, pack::Rows, workspace::LINE};
-use crate::{Element, TensorView, isa::Simd};
+use crate::{Element, TensorView, isa::Simd, mask::Mask};
 
 /// Bytes that one call of [`Share::fetch`] asks for.
 const PAIR: usize = 2 * LINE;
@@ -99,6 +99,19 @@ impl Ahead {
     /// All of a slice.
     pub(super) fn slice<T>(self, values: &[T]) -> Self {
         self.grid(values.as_ptr(), values.len(), values.len(), 1)
+    }
+
+    /// What a mask says of some queries and keys.
+    pub(super) fn mask(
+        self,
+        mask: Option<&Mask>,
+        [batch, head]: [usize; 2],
+        queries: Range<usize>,
+        keys: Range<usize>,
+    ) -> Self {
+        let Some(mask) = mask.filter(|_| !keys.is_empty()) else { return self };
+        let (start, [row, stride]) = mask.bytes([batch, head, queries.start], keys);
+        self.grid(start, row, stride, if stride == 0 { 1 } else { queries.len() })
     }
 
     fn grid<T>(mut self, start: *const T, len: usize, stride: usize, rows: usize) -> Self {

@@ -23,17 +23,17 @@ use std::{f64::consts::LOG2_E, ops::Range};
 use super::{
     Problem,
     ahead::Ahead,
-    pack::{Rows, Source, pack_bias, pack_queries, pack_rows, unpack},
+    pack::{MaskBlock, Rows, Source, pack_queries, pack_rows, unpack},
     prefill::TILES,
     ranges::{MAX_WIDTH, Ranges, union},
-    score::{Running, Terms},
+    score::{Depth, Running, Terms},
     tile::{Scores, Sum, exponentiate, mix, raise, worth},
     workspace::{Lines, Workspace},
 };
 use crate::{
     Element, TensorView,
     isa::{COLUMNS, Grid, Kernel, MAX_LANES, Number, Simd, Single, add_product, product},
-    mask::Reach,
+    mask::{Cover, Reach},
     softmax::exp2,
 };
 
@@ -46,6 +46,12 @@ const KEYS: usize = 128;
 /// How many queries a panel has whose tiles are so wide.
 pub(super) fn queries_of_panel(width: usize) -> usize {
     QUERIES.min(TILES * width)
+}
+
+/// Whether a logarithm of a sum says exactly enough what to count from: rounded to f32 it is off by no more than 2⁻¹⁵, by
+/// which share all weights of its query would be.
+fn is_sharp(lse: f32) -> bool {
+    lse.abs() < 1024.0 || lse == f32::NEG_INFINITY
 }
 
 /// What the forward pass has left, and the gradient that comes in.
@@ -171,7 +177,10 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
         let weigh = Weigh { problem, terms, reach: &reach, batch, head, first, count };
 
         // What exponents of 2 are counted from, and the mean gradient of the weights, query by query.
+        let own = (batch * problem.heads + head) * problem.queries + first;
         let known = forward.lse.filter(|_| size_of::<T::Number>() == size_of::<f32>());
+        let known =
+            known.map(|lse| &lse[own..own + count]).filter(|lse| lse.iter().all(|lse| is_sharp(*lse)));
         let mut bases = [[T::Number::default(); MAX_WIDTH]; TILES];
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
         if known.is_none() {
@@ -187,6 +196,7 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
                     let q = &q[tile * dim * width..][..dim * width];
                     let k = k.skip(span.start - block.start);
                     let max = weigh.scores::<S, ROWS>(simd, tile, ranges, span, q, k, p, None, bias);
+                    let Some(max) = max else { continue };
                     let (base, _) = raise(simd, unit, max, &mut running[tile]);
                     let Sum(sum) = exponentiate::<S, Single, _>(simd, unit, base, [0.0; 2], p, None);
                     for (running, sum) in running[tile].iter_mut().zip(sum) {
@@ -201,32 +211,40 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
         let mut sink_gradient = 0.0;
         for tile in 0..tiles {
             let own = (count - tile * width).min(width);
-            let mut exponents = [0.0; MAX_WIDTH];
+            // Of a query's sum: the exponent that powers were counted from, and how much the sum adds to it.
+            let mut exponents = [[0.0; 2]; MAX_WIDTH];
             for (c, running) in running[tile].into_iter().enumerate().filter(|_| known.is_none()) {
                 let closed = running.close(simd, sink);
-                let mut lanes = [[T::Number::default(); MAX_LANES]; 2];
-                simd.store(closed.top, &mut lanes[0]);
-                simd.store(closed.total, &mut lanes[1]);
+                let mut lanes = [[T::Number::default(); MAX_LANES]; 3];
+                for (lanes, x) in lanes.iter_mut().zip([running.max, closed.top, closed.total]) {
+                    simd.store(x, lanes);
+                }
                 for (lane, exponent) in exponents[c * S::LANES..(c + 1) * S::LANES].iter_mut().enumerate() {
-                    *exponent = lanes[0][lane].to_f64() + lanes[1][lane].to_f64().log2();
+                    let [max, top, total] = lanes.map(|lanes| lanes[lane].to_f64());
+                    *exponent = [top, total.log2()];
+                    let query = first + tile * width + (c * S::LANES + lane).min(own - 1);
+                    if let Depth::Unclear = terms.depth(problem, &reach, [batch, head, query], max) {
+                        // Not a number in the head: it is left to the reference.
+                        *exponent = [f64::NAN; 2];
+                    }
                 }
             }
             for (lane, exponent) in exponents[..width].iter_mut().enumerate() {
                 let query = first + tile * width + lane.min(own - 1);
                 if let Some(lse) = known {
-                    let lse = lse[(batch * problem.heads + head) * problem.queries + query];
-                    *exponent = f64::from(lse) * LOG2_E;
+                    *exponent = [f64::from(lse[query - first]) * LOG2_E, 0.0];
                 }
                 // A query that sees nothing has scores of −∞ alone, and −∞ − −∞ would be NaN.
-                if *exponent == f64::NEG_INFINITY {
-                    *exponent = 0.0;
+                if exponent.contains(&f64::NEG_INFINITY) {
+                    *exponent = [0.0; 2];
                 }
-                bases[tile][lane] = T::Number::from_f64(*exponent);
-                rests[tile][lane] = T::Number::from_f64(*exponent - bases[tile][lane].to_f64());
+                let [top, log] = *exponent;
+                bases[tile][lane] = T::Number::from_f64(top);
+                rests[tile][lane] = T::Number::from_f64(top - bases[tile][lane].to_f64() + log);
                 if lane < own {
                     let mean = dot_of(simd, forward.out, forward.grad_out, [batch, head, query]);
                     means[tile][lane] = mean;
-                    let weight = sink.map_or(0.0, |sink| (f64::from(sink) * LOG2_E - *exponent).exp2());
+                    let weight = sink.map_or(0.0, |sink| (f64::from(sink) * LOG2_E - top - log).exp2());
                     sink_gradient -= weight * mean.to_f64();
                 }
             }
@@ -248,7 +266,6 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
                     continue;
                 }
                 let at = span.start - block.start..span.end - block.start;
-                spans[tile] = at.clone();
                 let own = tile * KEYS * width..(tile + 1) * KEYS * width;
                 let (p, gs) = (&mut p[own.clone()], &mut gs[own]);
                 clear_around::<ROWS, _>(p, at.clone(), width);
@@ -258,7 +275,11 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
                 let mut slopes = terms.is_capped().then(|| &mut slopes[..p.len()]);
                 let q = &q[tile * dim * width..][..dim * width];
                 let (k, v) = (k.skip(at.start), v.skip(at.start));
-                weigh.scores::<S, ROWS>(simd, tile, ranges, span, q, k, p, slopes.as_deref_mut(), bias);
+                let own = slopes.as_deref_mut();
+                if weigh.scores::<S, ROWS>(simd, tile, ranges, span, q, k, p, own, bias).is_none() {
+                    continue;
+                }
+                spans[tile] = at;
                 let gradients = Gradients {
                     go: &go[tile * value_dim * width..][..value_dim * width],
                     v,
@@ -304,7 +325,7 @@ struct Weigh<'a, 'p, T: Element> {
 
 impl<T: Element> Weigh<'_, '_, T> {
     /// Fills `p [keys, queries]` with the scores of one tile and the keys of `span`, see [`Scores::score`], and
-    /// `slopes` with what a softcap leaves of their gradients; the largest.
+    /// `slopes` with what a softcap leaves of their gradients; the largest, or None where a mask hides them all.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)] // Both passes over the keys hand over what they hold.
     fn scores<S: Simd<N = T::Number>, const ROWS: usize>(
@@ -318,7 +339,7 @@ impl<T: Element> Weigh<'_, '_, T> {
         p: &mut [T::Number],
         slopes: Option<&mut [T::Number]>,
         bias_room: &mut Lines<T::Number>,
-    ) -> [S::F; COLUMNS] {
+    ) -> Option<[S::F; COLUMNS]> {
         let &Self { problem, terms, reach, batch, head, first, count } = self;
         let width = COLUMNS * S::LANES;
         let scores = Scores {
@@ -330,6 +351,12 @@ impl<T: Element> Weigh<'_, '_, T> {
             bounds: ranges.bounds(simd, span.start, span.len()),
             open: ranges.open(span.start, span.len()),
         };
+        let query_at = |lane: usize| first + (tile * width + lane).min(count - 1);
+        let queries = query_at(0)..=query_at(width - 1);
+        let mask = MaskBlock::new(problem.mask(), [batch, head], queries, span.clone());
+        if mask.cover == Cover::Hidden {
+            return None;
+        }
         let max = scores.multiply::<S, Single, ROWS>(simd, p, &mut Ahead::nothing(0, 0));
         for (slope, p) in slopes
             .into_iter()
@@ -337,14 +364,7 @@ impl<T: Element> Weigh<'_, '_, T> {
         {
             simd.store(terms.slope_of_cap(simd, simd.load(p)), slope);
         }
-        let mut bias = None;
-        if let Some(mask) = problem.mask() {
-            let room = bias_room.get(p.len());
-            let query_at = |lane: usize| first + (tile * width + lane).min(count - 1);
-            pack_bias(simd, mask, [batch, head], query_at(0)..=query_at(width - 1), span, room);
-            bias = Some(&*room);
-        }
-        scores.score(simd, p, max, bias)
+        Some(scores.score(simd, p, max, mask.pack(simd, bias_room)))
     }
 }
 
@@ -355,8 +375,8 @@ struct Gradients<'a, N, F> {
     v: Rows<'a, N>,
     value_dim: usize,
     unit: N,
-    /// What exponents of 2 are counted from: a number, and what it was rounded by. All weights of a query would be
-    /// off by that.
+    /// What exponents of 2 are counted from: a number, and what is missing there, by which all weights of a query would be
+    /// off.
     base: [F; COLUMNS],
     rest: [F; COLUMNS],
     mean: [F; COLUMNS],

@@ -269,9 +269,9 @@ impl<T: Element> Row<'_, '_, T> {
     fn score<S: Simd<N = T::Number>>(&self, simd: S, p: &mut [T::Number], block: Range<usize>) {
         let terms = Terms::new(self.problem, self.head);
         let seen = self.problem.visibility.keys(self.batch, self.query);
-        let raw = terms.plain;
-        if !raw || seen.start > block.start || block.end > seen.end {
-            self.finish(simd, p, &block, seen, &terms, raw);
+        let all = seen.start <= block.start && block.end <= seen.end;
+        if !(terms.plain && all && self.problem.mask().is_none()) {
+            self.finish(simd, p, &block, seen, &terms);
         }
     }
 
@@ -315,7 +315,7 @@ impl<T: Element> Row<'_, '_, T> {
         }
     }
 
-    /// From raw scores to those of the equation, or with some hidden and the rest left `raw`.
+    /// From raw scores to those of the equation, see [`Terms::finish`], some hidden.
     #[inline(always)]
     fn finish<S: Simd<N = T::Number>>(
         &self,
@@ -324,7 +324,6 @@ impl<T: Element> Row<'_, '_, T> {
         block: &Range<usize>,
         seen: Range<usize>,
         terms: &Terms<T::Number>,
-        raw: bool,
     ) {
         let mask = self.problem.mask();
         let distance = self.problem.visibility.position(self.query).saturating_sub(block.start as i64);
@@ -341,10 +340,7 @@ impl<T: Element> Row<'_, '_, T> {
             let seen = Seen { key, start: simd.constant(start as f64), end: simd.constant(end as f64) };
             let distance = || simd.sub(simd.constant(distance as f64), key);
             let bias = mask.map(|_| simd.load(&bias[n * S::LANES..]));
-            let mut s = simd.load(p);
-            if !raw {
-                s = terms.finish(simd, s, distance, bias);
-            }
+            let s = terms.finish(simd, simd.load(p), distance, bias);
             simd.store(seen.hide(simd, s), p);
         }
     }

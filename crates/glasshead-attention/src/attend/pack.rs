@@ -2,10 +2,11 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use super::workspace::Lines;
 use crate::{
     Element, TensorView,
     isa::{COLUMNS, Dot, Lanes, MAX_LANES, Simd},
-    mask::Mask,
+    mask::{Cover, Mask},
 };
 
 /// Rows of numbers, `stride` apart.
@@ -77,7 +78,7 @@ impl<'a, T: Element> Source<'a, T> {
         &self,
         simd: S,
         tokens: Range<usize>,
-        room: &'b mut super::workspace::Lines<T::Number>,
+        room: &'b mut Lines<T::Number>,
     ) -> Rows<'b, D::Item>
     where
         'a: 'b,
@@ -114,7 +115,7 @@ impl<'a, T: Element> Source<'a, T> {
         &self,
         simd: S,
         tokens: Range<usize>,
-        room: &'b mut super::workspace::Lines<T::Number>,
+        room: &'b mut Lines<T::Number>,
     ) -> Rows<'b, D::Item>
     where
         'a: 'b,
@@ -224,35 +225,57 @@ pub(super) fn pack_rows<S: Simd<N = T::Number>, T: Element>(
 /// Keys of a mask that are read in one go.
 const STRIP: usize = 64;
 
-/// Turns a block of the mask around, `[keys, queries]`; −∞ where a key is hidden. Lane `n` is query
-/// `first + n`, but at most `last`.
-#[inline(always)]
-pub(super) fn pack_bias<S: Simd>(
-    simd: S,
-    mask: &Mask,
-    [batch, head]: [usize; 2],
+/// The mask of a tile of queries and some keys. Lane `n` is query `first + n`, but at most `last`.
+pub(super) struct MaskBlock<'a> {
+    mask: Option<&'a Mask<'a>>,
+    /// Batch element and head.
+    at: [usize; 2],
     queries: RangeInclusive<usize>,
     keys: Range<usize>,
-    bias: &mut [S::N],
-) {
-    let width = COLUMNS * S::LANES;
-    let mut strip = [S::N::default(); MAX_LANES * STRIP];
-    let (first, last) = queries.into_inner();
-    for lane in (0..width).step_by(S::LANES) {
-        for start in keys.clone().step_by(STRIP) {
-            let len = STRIP.min(keys.end - start);
-            for (i, row) in strip.chunks_exact_mut(STRIP).take(S::LANES).enumerate() {
-                mask.row([batch, head, (first + lane + i).min(last)], start..start + len, &mut row[..len]);
-            }
-            let to = &mut bias[(start - keys.start) * width + lane..];
-            let whole = len / S::LANES * S::LANES;
-            simd.transpose([S::LANES, whole], &strip, STRIP, to, width);
-            for (key, to) in to.chunks_mut(width).enumerate().take(len).skip(whole) {
-                for (i, to) in to[..S::LANES].iter_mut().enumerate() {
-                    *to = strip[i * STRIP + key];
+    pub(super) cover: Cover,
+}
+
+impl<'a> MaskBlock<'a> {
+    #[inline(always)]
+    pub(super) fn new(
+        mask: Option<&'a Mask>,
+        at: [usize; 2],
+        queries: RangeInclusive<usize>,
+        keys: Range<usize>,
+    ) -> Self {
+        let cover = match mask {
+            Some(mask) => mask.cover(at, queries.clone(), keys.clone()),
+            None => Cover::Open,
+        };
+        Self { mask, at, queries, keys, cover }
+    }
+
+    /// What is added to scores, turned around to `[keys, queries]`, −∞ where a key is hidden; None where that is nothing.
+    #[inline(always)]
+    pub(super) fn pack<'r, S: Simd>(&self, simd: S, room: &'r mut Lines<S::N>) -> Option<&'r [S::N]> {
+        let Self { mask, at: [batch, head], ref queries, ref keys, cover } = *self;
+        let mask = mask.filter(|_| cover != Cover::Open)?;
+        let width = COLUMNS * S::LANES;
+        let bias = room.get(keys.len() * width);
+        let mut strip = [S::N::default(); MAX_LANES * STRIP];
+        for lane in (0..width).step_by(S::LANES) {
+            for start in keys.clone().step_by(STRIP) {
+                let len = STRIP.min(keys.end - start);
+                for (i, row) in strip.chunks_exact_mut(STRIP).take(S::LANES).enumerate() {
+                    let query = (queries.start() + lane + i).min(*queries.end());
+                    mask.row([batch, head, query], start..start + len, &mut row[..len]);
+                }
+                let to = &mut bias[(start - keys.start) * width + lane..];
+                let whole = len / S::LANES * S::LANES;
+                simd.transpose([S::LANES, whole], &strip, STRIP, to, width);
+                for (key, to) in to.chunks_mut(width).enumerate().take(len).skip(whole) {
+                    for (i, to) in to[..S::LANES].iter_mut().enumerate() {
+                        *to = strip[i * STRIP + key];
+                    }
                 }
             }
         }
+        Some(bias)
     }
 }
 

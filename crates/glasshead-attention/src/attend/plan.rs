@@ -131,11 +131,11 @@ impl<'a, T: Element> Problem<'a, T> {
         Ok(problem)
     }
 
-    /// Whether the scores of a head are q·k times a positive scale, and nothing else.
+    /// Whether the scores of a head that are seen are q·k times a positive scale, and nothing else.
     pub(crate) fn is_plain(&self, head: usize) -> bool {
         self.softcap == 0.0
             && self.slope(head) == 0.0
-            && self.mask().is_none()
+            && self.mask().is_none_or(Mask::only_hides)
             && T::Number::from_f64(self.scale) > T::Number::default()
     }
 

@@ -25,17 +25,18 @@ use std::ops::Range;
 use super::{
     Problem,
     ahead::Ahead,
-    pack::{Source, pack_bias, pack_queries, unpack},
+    pack::{MaskBlock, Source, pack_queries, unpack},
     ranges::{MAX_WIDTH, Ranges, union},
     reading::{End, Kept, Reading, Scored},
     rowwise,
-    score::{Closed, Running, Terms, is_near},
+    score::{Closed, Depth, Running, Terms, is_near},
     tile::{Scores, Sum, exponentiate, mix, raise},
     workspace::{Room, Workspace},
 };
 use crate::{
     Element,
-    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Simd, UNROLL},
+    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd, UNROLL},
+    mask::Cover,
 };
 
 /// Tiles per panel: how often a block of k and v is used once it is in the second cache.
@@ -145,13 +146,14 @@ impl<T: Element> Panel<'_, '_, T> {
             if last {
                 ahead = ahead.slice(out);
             }
+            let after = block.end..end.min(block.end + S::KEYS);
+            ahead = ahead.mask(problem.mask(), [batch, head], first..first + count, after.clone());
             if let Some(panel) = next.filter(|_| last) {
                 ahead = ahead.panel(problem, panel, count, S::KEYS);
             } else if !held {
-                let keys = block.end..end.min(block.end + S::KEYS);
                 let heads = head / problem.group..head / problem.group + 1;
-                ahead = ahead.tokens(problem.k, batch, heads.clone(), keys.clone());
-                ahead = ahead.tokens(problem.v, batch, heads, keys);
+                ahead = ahead.tokens(problem.k, batch, heads.clone(), after.clone());
+                ahead = ahead.tokens(problem.v, batch, heads, after);
             }
             for (tile, ranges) in ranges[..tiles].iter().enumerate() {
                 let from = ranges.start.max(block.start);
@@ -177,15 +179,19 @@ impl<T: Element> Panel<'_, '_, T> {
                     bounds: ranges.bounds(simd, from, to - from),
                     open: ranges.open(from, to - from),
                 };
-                let max = scores.multiply::<S, D, ROWS>(simd, p, &mut ahead);
-                let mut bias = None;
-                if let Some(mask) = problem.mask() {
-                    let room = &mut workspace.bias.get(S::KEYS * width)[..(to - from) * width];
-                    let queries = query_at(tile, 0)..=query_at(tile, width - 1);
-                    pack_bias(simd, mask, [batch, head], queries, from..to, room);
-                    bias = Some(&*room);
-                }
-                let max = scores.score(simd, p, max, bias);
+                let queries = query_at(tile, 0)..=query_at(tile, width - 1);
+                let mask = MaskBlock::new(problem.mask(), [batch, head], queries, from..to);
+                let max = match mask.cover {
+                    Cover::Hidden if !READ => continue,
+                    Cover::Hidden => {
+                        p.fill(T::Number::from_f64(f64::NEG_INFINITY));
+                        [simd.constant(f64::NEG_INFINITY); COLUMNS]
+                    }
+                    Cover::Open | Cover::Mixed => {
+                        let max = scores.multiply::<S, D, ROWS>(simd, p, &mut ahead);
+                        scores.score(simd, p, max, mask.pack(simd, &mut workspace.bias))
+                    }
+                };
                 let unit = terms.unit();
                 let (p, shrink) = match reading.as_mut().filter(|_| READ) {
                     None => {
@@ -205,18 +211,33 @@ impl<T: Element> Panel<'_, '_, T> {
                         kept[tile].see::<D>(simd, reading, &scored, p, &mut workspace.items, running)
                     }
                 };
-                let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
-                mix::<S, D, ROWS>(simd, p, v.skip(item), shrink, o);
+                if mask.cover != Cover::Hidden {
+                    let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
+                    mix::<S, D, ROWS>(simd, p, v.skip(item), shrink, o);
+                }
             }
         }
 
         for (tile, out) in out.chunks_mut(width * value_dim).enumerate() {
             let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
-            let vouched = normalize(simd, running[tile], problem.sinks.map(|sinks| sinks[head]), o);
+            let sink = problem.sinks.map(|sinks| sinks[head]);
+            let Normalized { mut vouched, max } = normalize(simd, running[tile], sink, o);
+            let mut lse = [None; MAX_WIDTH];
             unpack(simd, o, out, value_dim, workspace.p.get(S::KEYS * width));
             for (lane, out) in out.chunks_exact_mut(value_dim).enumerate() {
+                let query = query_at(tile, lane);
+                match terms.depth(problem, &reach, [batch, head, query], max[lane].to_f64()) {
+                    Depth::Clear => {}
+                    Depth::Empty => {
+                        vouched[lane] = false;
+                        out.fill(T::default());
+                        continue;
+                    }
+                    Depth::Sunk(score) => lse[lane] = sink.is_none().then_some(score),
+                    Depth::Unclear => vouched[lane] = false,
+                }
                 if !vouched[lane] {
-                    rowwise::one(problem, batch, head, query_at(tile, lane), &mut workspace.row, out);
+                    rowwise::one(problem, batch, head, query, &mut workspace.row, out);
                 }
             }
             if let Some(reading) = reading.as_mut().filter(|_| READ) {
@@ -226,8 +247,9 @@ impl<T: Element> Panel<'_, '_, T> {
                     queries: start..start + out.len() / value_dim,
                     unit: terms.unit(),
                     running: running[tile],
-                    sink: problem.sinks.map(|sinks| sinks[head]),
+                    sink,
                     vouched: &vouched,
+                    lse: &lse,
                 };
                 let value_norms = reading.value_norms;
                 kept[tile].finish(simd, reading, &end, weights[tile], |lane, readouts| {
@@ -241,15 +263,24 @@ impl<T: Element> Panel<'_, '_, T> {
     }
 }
 
-/// o / l, with the sink's share in l. True for each lane that has a weight and finite numbers alone, none of them far.
+/// What is known of each query of a tile.
+struct Normalized<N> {
+    /// Whether it has a weight and finite numbers alone, none of them far.
+    vouched: [bool; MAX_WIDTH],
+    /// Its largest exponent, the sink's left out.
+    max: [N; MAX_WIDTH],
+}
+
+/// o / l, with the sink's share in l.
 #[inline(always)]
 fn normalize<S: Simd>(
     simd: S,
     running: [Running<S::F>; COLUMNS],
     sink: Option<f32>,
     o: &mut [S::N],
-) -> [bool; MAX_WIDTH] {
+) -> Normalized<S::N> {
     let mut vouched = [false; MAX_WIDTH];
+    let mut largest = [S::N::default(); MAX_WIDTH];
     let zero = simd.constant(0.0);
     for (c, running) in running.into_iter().enumerate() {
         let max = running.max;
@@ -267,10 +298,11 @@ fn normalize<S: Simd>(
         for (lanes, x) in lanes.iter_mut().zip([max, top, check]) {
             simd.store(x, lanes);
         }
-        for (lane, vouched) in vouched[c * S::LANES..(c + 1) * S::LANES].iter_mut().enumerate() {
+        for lane in 0..S::LANES {
             let [max, top, check] = lanes.map(|lanes| lanes[lane]);
-            *vouched = is_near(max, top) && check == S::N::default();
+            largest[c * S::LANES + lane] = max;
+            vouched[c * S::LANES + lane] = is_near(max, top) && check == S::N::default();
         }
     }
-    vouched
+    Normalized { vouched, max: largest }
 }

@@ -337,6 +337,9 @@ impl<'a, S: Simd> Kept<'a, S> {
                 self.take_lanes(simd, c, &end.running[c], &closed, &mut lanes);
             }
         }
+        for (lse, known) in lanes.lse.iter_mut().zip(end.lse) {
+            *lse = known.unwrap_or(*lse);
+        }
         for (sums, bases) in self.sums.chunks_exact_mut(width).zip(self.bases.chunks_exact_mut(width)) {
             for c in 0..COLUMNS {
                 let (sums, bases) = (&mut sums[c * S::LANES..], &mut bases[c * S::LANES..]);
@@ -433,6 +436,8 @@ pub(super) struct End<'a, S: Simd> {
     pub(super) running: [Running<S::F>; COLUMNS],
     pub(super) sink: Option<f32>,
     pub(super) vouched: &'a [bool; MAX_WIDTH],
+    /// Where the pass has counted from another score than that of the equation.
+    pub(super) lse: &'a [Option<f64>; MAX_WIDTH],
 }
 
 fn room_len<S: Simd>(readouts: &[AtWork]) -> usize {

@@ -1,9 +1,12 @@
 //! From q·k to the score and its weight: what both fused paths share.
 
+use std::f64::consts::LOG2_E;
+
 use crate::{
     Element,
     attend::Problem,
     isa::{Number, Simd},
+    mask::Reach,
     softmax::{exp2, tanh},
 };
 
@@ -13,7 +16,7 @@ pub(super) struct Terms<N> {
     scale: N,
     softcap: N,
     slope: N,
-    /// Nothing but a positive scale: scores can stay unscaled until the exponential.
+    /// Nothing but a positive scale, and what hides: scores can stay unscaled until the exponential.
     pub(super) plain: bool,
 }
 
@@ -31,11 +34,43 @@ impl<N: Number> Terms<N> {
     /// What a score is multiplied with to be an exponent of 2; scores of plain terms are still raw.
     #[inline(always)]
     pub(super) fn unit(&self) -> N {
-        N::from_f64(std::f64::consts::LOG2_E * if self.plain { self.scale.to_f64() } else { 1.0 })
+        N::from_f64(LOG2_E * if self.plain { self.scale.to_f64() } else { 1.0 })
     }
 
     pub(super) fn is_capped(&self) -> bool {
         self.softcap > N::default()
+    }
+
+    /// The score, lifted if it is [`SUNK`] and not hidden.
+    #[inline(always)]
+    pub(super) fn lift<S: Simd<N = N>>(&self, simd: S, s: S::F) -> S::F {
+        if self.plain {
+            return s;
+        }
+        let lifted = simd.select_less(s, simd.constant(f64::from(f32::MIN)), s, simd.constant(FLOOR));
+        simd.select_less(s, simd.constant(SUNK), lifted, s)
+    }
+
+    /// What is known of a query of which `max` is the largest exponent, the sink's left out.
+    pub(super) fn depth<T: Element>(
+        &self,
+        problem: &Problem<T>,
+        reach: &Reach,
+        [batch, head, query]: [usize; 3],
+        max: f64,
+    ) -> Depth {
+        let Some(mask) = problem.mask() else { return Depth::Clear };
+        let floor = FLOOR * self.unit().to_f64();
+        let near = if self.plain { f64::NEG_INFINITY } else { floor + APART };
+        if max > near {
+            return Depth::Clear;
+        }
+        let sink = problem.sinks.map_or(f64::INFINITY, |sinks| f64::from(sinks[head]) * LOG2_E);
+        match mask.level([batch, head, query], reach.keys(query)) {
+            Some(f64::NEG_INFINITY) => Depth::Empty,
+            Some(level) if level <= SUNK && max == floor && sink > near => Depth::Sunk(level),
+            _ => Depth::Unclear,
+        }
     }
 
     /// What a softcap leaves of the gradient of raw q·k: 1 − tanh²(s · scale / softcap).
@@ -46,7 +81,8 @@ impl<N: Number> Terms<N> {
         simd.mul_add(simd.sub(simd.constant(0.0), t), t, simd.constant(1.0))
     }
 
-    /// The score of raw q·k: softcap(s · scale) − slope · |distance| + bias, −∞ where the bias hides the key.
+    /// The score of raw q·k: softcap(s · scale) − slope · |distance| + bias, −∞ where the bias hides the key. Scores of
+    /// plain terms stay raw.
     #[inline(always)]
     pub(super) fn finish<S: Simd<N = N>>(
         &self,
@@ -56,6 +92,11 @@ impl<N: Number> Terms<N> {
         bias: Option<S::F>,
     ) -> S::F {
         let hidden = simd.constant(f64::NEG_INFINITY);
+        // Only −∞ is below the lowest finite number; NaN is not, and stays.
+        let lowest = simd.constant(f64::from(f32::MIN));
+        if self.plain {
+            return bias.map_or(s, |bias| simd.select_less(bias, lowest, hidden, s));
+        }
         let zero = N::default();
         let mut s = simd.mul(s, simd.splat(self.scale));
         if self.is_capped() {
@@ -68,11 +109,30 @@ impl<N: Number> Terms<N> {
             s = simd.sub(s, simd.mul(distance, simd.splat(self.slope)));
         }
         if let Some(bias) = bias {
-            // Only −∞ is below the lowest finite number; NaN is not, and stays.
-            s = simd.select_less(bias, simd.constant(f64::from(f32::MIN)), hidden, simd.add(s, bias));
+            s = simd.select_less(bias, lowest, hidden, simd.add(s, bias));
         }
         s
     }
+}
+
+/// Masks that add the lowest number of their type leave scores no higher than this, in which no q·k is left.
+const SUNK: f64 = -1e37;
+/// What such scores are lifted to. So far below 0 as they are, what exponents are counted from would be rounded by more
+/// than a power can take; this one times any number is exact.
+const FLOOR: f64 = -((1u64 << 30) as f64);
+/// Weights are nothing where the exponent is so much below the largest.
+const APART: f64 = 512.0;
+
+/// What is known of the scores of a query where there is a mask.
+pub(super) enum Depth {
+    /// None that counts was lifted.
+    Clear,
+    /// There are none: every key is hidden.
+    Empty,
+    /// All are this one, and were lifted.
+    Sunk(f64),
+    /// The pass can't tell.
+    Unclear,
 }
 
 /// Keys and the range that is visible, counted from the same one.
@@ -147,7 +207,7 @@ impl<F: Copy> Running<F> {
 /// of scores are, so that a sink equals an equal score however large both are.
 #[inline(always)]
 pub(super) fn with_sink<S: Simd>(simd: S, max: S::F, sink: f32) -> (S::F, S::F) {
-    let (sink, unit) = (simd.constant(f64::from(sink)), simd.constant(std::f64::consts::LOG2_E));
+    let (sink, unit) = (simd.constant(f64::from(sink)), simd.constant(LOG2_E));
     let top = simd.max(max, simd.mul(sink, unit));
     (top, exp2(simd, simd.mul_add_once(sink, unit, simd.sub(simd.constant(0.0), top))))
 }

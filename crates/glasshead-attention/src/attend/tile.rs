@@ -67,12 +67,11 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
         max: [F; COLUMNS],
         bias: Option<&[N]>,
     ) -> [F; COLUMNS] {
-        let raw = self.terms.plain;
-        if raw && self.bounds.is_none() {
+        if self.terms.plain && self.bounds.is_none() && bias.is_none() {
             return max;
         }
         let mut max = max;
-        simd.apart(|| max = self.finish(simd, p, bias, raw));
+        simd.apart(|| max = self.finish(simd, p, bias));
         max
     }
 
@@ -99,18 +98,12 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
         }
     }
 
-    /// Turns raw scores into those of the equation, or hides some and leaves the rest `raw`; the largest.
+    /// Turns raw scores into those of the equation, see [`Terms::finish`], and hides some; the largest.
     #[inline(always)]
-    fn finish<S: Simd<N = N, F = F>>(
-        &self,
-        simd: S,
-        p: &mut [N],
-        bias: Option<&[N]>,
-        raw: bool,
-    ) -> [F; COLUMNS] {
+    fn finish<S: Simd<N = N, F = F>>(&self, simd: S, p: &mut [N], bias: Option<&[N]>) -> [F; COLUMNS] {
         let width = COLUMNS * S::LANES;
         let mut max = [simd.constant(f64::NEG_INFINITY); COLUMNS];
-        let done = if raw { self.open } else { 0 };
+        let done = if self.terms.plain && bias.is_none() { self.open } else { 0 };
         for p in p.chunks_exact(width).take(done) {
             for c in 0..COLUMNS {
                 max[c] = simd.max(max[c], simd.load(&p[c * S::LANES..]));
@@ -128,9 +121,9 @@ impl<N: Number, F: Copy, I: Copy> Scores<'_, N, F, I> {
                     None => None,
                 };
                 let seen = self.bounds.map(|bounds| Seen { key, start: bounds[c][0], end: bounds[c][1] });
-                let mut s = simd.load(p);
-                if !raw {
-                    s = self.terms.finish(simd, s, distance, bias);
+                let mut s = self.terms.finish(simd, simd.load(p), distance, bias);
+                if bias.is_some() {
+                    s = self.terms.lift(simd, s);
                 }
                 if let Some(seen) = seen {
                     s = seen.hide(simd, s);

@@ -150,6 +150,16 @@ fn scores_far_from_zero_keep_their_weights() {
             all_types(2, Case { keys, causal: None, offset, sink, ..PLAIN });
         }
     }
+    for offset in [f32::MIN, -3e38] {
+        // No score is left of it: all keys weigh the same, however many.
+        for sink in [None, Some(offset), Some(-1e9), Some(0.0)] {
+            for poison in [false, true] {
+                for queries in [2, 16, 75] {
+                    all_types(queries, Case { offset, sink, poison, ..PLAIN });
+                }
+            }
+        }
+    }
     for offset in [-65504.0, 1024.0, -4096.0] {
         for sink in [None, Some(offset), Some(offset + 2.0)] {
             for queries in [2, 75] {

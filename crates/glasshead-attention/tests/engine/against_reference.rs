@@ -3,7 +3,7 @@
 //! what rounding costs in any order of operations: a score of size |s| is off by ε|s| after two roundings,
 //! which is the relative error of its weight, and the output is rounded to its own type.
 
-use crate::cases::{Arrays, Case, cases, indices};
+use crate::cases::{self, Arrays, Case, MaskKind, cases, indices};
 use glasshead_attention::{
     Attention, Causal, Element, InstructionSet, Packed, Read, TensorView, Window, reference,
 };
@@ -18,7 +18,7 @@ impl Case {
         for (b, h, i) in indices(self.batch, self.heads(), self.queries) {
             // Who sees whom, and the bias, are exact: they come from the oracle.
             let row = reference::row(request, b, h, i).unwrap();
-            largest_score = row.scores.iter().fold(largest_score, |max, s| max.max(s.abs()));
+            largest_score = largest_score.max(cases::largest_score(&row.scores));
             let scores = self.plain_scores(arrays, request, &row);
             let sink = self.sinks.then(|| arrays.sinks[h]);
             let max = scores.iter().copied().chain(sink).fold(f32::NEG_INFINITY, f32::max);
@@ -114,7 +114,7 @@ impl Case {
             let mut score_error = 0f64;
             for (n, (b, h, i)) in indices(self.batch, self.heads(), self.queries).enumerate() {
                 let row = reference::row(&request, b, h, i).unwrap();
-                let largest = row.scores.iter().fold(0.0, |max: f64, s| max.max(s.abs()));
+                let largest = cases::largest_score(&row.scores);
                 let parts = self.spread * (self.dim as f64).sqrt();
                 let off = 2.0 * f64::from(f32::EPSILON) * (parts + largest);
                 score_error = score_error.max(off);
@@ -382,7 +382,7 @@ fn readouts_agree_with_the_whole_matrix() {
         causal: Some(Causal::BottomRight),
         window: Window { left: Some(20), right: None },
         softcap: 0.0,
-        mask: Some((true, [true, true, true])),
+        mask: Some((MaskKind::Additive, [true, true, true])),
         lengths: true,
         sinks: true,
         alibi: true,

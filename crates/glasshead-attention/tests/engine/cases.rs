@@ -3,6 +3,27 @@
 use glasshead_attention::{Attention, Causal, Element, Mask, MaskValues, TensorView, Window, reference};
 use proptest::prelude::*;
 
+/// What a random mask hides, and how.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum MaskKind {
+    /// Any keys.
+    Bool,
+    /// Any keys, and adds to the rest.
+    Additive,
+    /// All keys but those of the query's own document, now and then those too.
+    Documents,
+    /// As documents, by adding −∞.
+    AdditiveDocuments,
+    /// As documents, by adding the lowest number: queries of which all is hidden see all keys alike.
+    Lowest,
+}
+
+impl MaskKind {
+    pub(crate) fn is_additive(self) -> bool {
+        !matches!(self, Self::Bool | Self::Documents)
+    }
+}
+
 /// One random problem; arrays are drawn from `seed`.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -17,7 +38,7 @@ pub(crate) struct Case {
     pub(crate) causal: Option<Causal>,
     pub(crate) window: Window,
     pub(crate) softcap: f64,
-    pub(crate) mask: Option<(bool, [bool; 3])>,
+    pub(crate) mask: Option<(MaskKind, [bool; 3])>,
     pub(crate) lengths: bool,
     pub(crate) sinks: bool,
     pub(crate) alibi: bool,
@@ -33,7 +54,15 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
         1 => (-20i64..60).prop_map(|offset| Some(Causal::Offset(offset))),
     ];
     let side = || proptest::option::weighted(0.3, 0u64..40);
-    let mask = proptest::option::weighted(0.4, (any::<bool>(), any::<[bool; 3]>()));
+    let kinds = [
+        MaskKind::Bool,
+        MaskKind::Additive,
+        MaskKind::Documents,
+        MaskKind::AdditiveDocuments,
+        MaskKind::Lowest,
+    ];
+    let mask =
+        proptest::option::weighted(0.5, (proptest::sample::select(kinds.to_vec()), any::<[bool; 3]>()));
     // More than a panel of queries for every set, now and then.
     let queries = prop_oneof![6 => 0usize..70, 1 => 250usize..300];
     // Those of models now and then: decode multiplies values by eight vectors from 128 dims on (64 with AVX2).
@@ -113,14 +142,28 @@ impl Case {
         let q = draw(self.batch * self.heads() * self.queries * self.dim, self.spread);
         let k = draw(self.batch * self.kv_heads * self.keys * self.dim, 1.0);
         let v = draw(self.batch * self.kv_heads * self.keys * self.value_dim, 1.0);
-        let [b, h, i] = self.mask.map_or([false; 3], |(_, axes)| axes);
+        let (kind, [b, h, i]) = self.mask.unwrap_or((MaskKind::Bool, [false; 3]));
         let axis = |whole: bool, len: usize| if whole { len } else { 1 };
         let short = self.keys - self.keys / 7;
         let mask_shape = [axis(b, self.batch), axis(h, self.heads()), axis(i, self.queries), short];
         let count = mask_shape.iter().product();
-        let mask_bool = (0..count).map(|_| random.unit() < 0.7).collect();
-        let hidden = |x: f64, u: f64| if u < 0.3 { f32::NEG_INFINITY } else { x as f32 };
-        let mask_f32 = (0..count).map(|_| hidden(random.normal(), random.unit())).collect();
+        // Documents as long as some tiles of queries, or some blocks of keys.
+        let document = 1 + (random.next() % 150) as usize;
+        let mut seen = |n: usize| {
+            let (query, key) = (n / short.max(1), n % short.max(1));
+            match kind {
+                MaskKind::Bool | MaskKind::Additive => random.unit() < 0.7,
+                _ => query / document % 4 < 3 && query / document % 3 == key / document % 3,
+            }
+        };
+        let mask_bool: Vec<bool> = (0..count).map(&mut seen).collect();
+        let value = |seen: &bool| match (kind, seen) {
+            (MaskKind::Additive, true) => random.normal() as f32,
+            (MaskKind::Lowest, false) => f32::MIN,
+            (_, true) => 0.0,
+            (_, false) => f32::NEG_INFINITY,
+        };
+        let mask_f32 = mask_bool.iter().map(value).collect();
         let lengths = (0..self.batch).map(|_| (random.next() % (self.keys as u64 + 1)) as i64).collect();
         let sinks = (0..self.heads()).map(|_| random.normal() as f32).collect();
         let slopes = (0..self.heads()).map(|h| 0.5f32.powi(h as i32 + 1)).collect();
@@ -152,8 +195,8 @@ impl Case {
         if let Some(causal) = self.causal {
             request = request.causal(causal);
         }
-        if let Some((additive, _)) = self.mask {
-            let values = if additive {
+        if let Some((kind, _)) = self.mask {
+            let values = if kind.is_additive() {
                 MaskValues::F32(&arrays.mask_f32)
             } else {
                 MaskValues::Bool(&arrays.mask_bool)
@@ -193,7 +236,7 @@ impl Case {
             if self.alibi {
                 s -= arrays.slopes[h] * (row.position - j as i64).abs() as f32;
             }
-            if let Some((true, _)) = self.mask {
+            if self.mask.is_some_and(|(kind, _)| kind.is_additive()) {
                 let [mb, mh, mi, mk] = arrays.mask_shape;
                 s += arrays.mask_f32[((b % mb * mh + h % mh) * mi + i % mi) * mk + j];
             }
@@ -201,6 +244,11 @@ impl Case {
         };
         row.keys.iter().map(score).collect()
     }
+}
+
+/// The size of the largest score that is one; what the lowest number was added to is that number.
+pub(crate) fn largest_score(scores: &[f64]) -> f64 {
+    scores.iter().map(|s| s.abs()).filter(|s| *s < 1e30).fold(0.0, f64::max)
 }
 
 /// Every row, as batch element, head and query.

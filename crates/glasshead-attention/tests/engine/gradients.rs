@@ -6,7 +6,7 @@
 //! of its weight, and a gradient is a sum of products of weights that may cancel: so that share, and the rounding
 //! of the type, are taken of the largest sum of the products' sizes.
 
-use crate::cases::{Arrays, Case, cases, indices};
+use crate::cases::{Arrays, Case, cases, indices, largest_score};
 use glasshead_attention::{
     Attention, Causal, Element, Gradients, InstructionSet, Packed, Read, TensorView, Window, reference,
 };
@@ -49,12 +49,13 @@ impl Plain {
             let row = reference::row(request, b, h, i).unwrap();
             let (q, go) = (f32s(q.vector(b, h, i)), f32s(grad_out.vector(b, h, i)));
             let kv = h / case.group;
-            let largest = row.scores.iter().fold(0.0, |max: f64, s| max.max(s.abs()));
+            let largest = largest_score(&row.scores);
             let scores = case.plain_scores(arrays, request, &row);
             let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sink = if case.sinks { (arrays.sinks[h] - max).exp() } else { 0.0 };
-            let lse = max + (scores.iter().map(|s| (s - max).exp()).sum::<f32>() + sink).ln();
-            let weights: Vec<f32> = scores.iter().map(|s| (s - lse).exp()).collect();
+            let powers: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
+            let sum = powers.iter().sum::<f32>() + sink;
+            let weights: Vec<f32> = powers.iter().map(|power| power / sum).collect();
             let of = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
             let size_of =
                 |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from((a * b).abs())).sum::<f64>();
