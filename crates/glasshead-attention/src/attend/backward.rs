@@ -198,7 +198,7 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
                     let max = weigh.scores::<S, ROWS>(simd, tile, ranges, span, q, k, p, None, bias);
                     let Some(max) = max else { continue };
                     let (base, _) = raise(simd, unit, max, &mut running[tile]);
-                    let Sum(sum) = exponentiate::<S, Single, _>(simd, unit, base, [0.0; 2], p, None);
+                    let Sum(sum) = exponentiate::<S, Single, _>(simd, unit, base, p, None);
                     for (running, sum) in running[tile].iter_mut().zip(sum) {
                         running.sum = simd.add(running.sum, sum);
                     }

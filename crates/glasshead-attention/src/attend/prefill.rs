@@ -196,7 +196,7 @@ impl<T: Element> Panel<'_, '_, T> {
                 let (p, shrink) = match reading.as_mut().filter(|_| READ) {
                     None => {
                         let (base, shrink) = raise(simd, unit, max, &mut running[tile]);
-                        let Sum(sum) = exponentiate::<S, D, _>(simd, unit, base, [0.0; 2], p, None);
+                        let Sum(sum) = exponentiate::<S, D, _>(simd, unit, base, p, None);
                         for c in 0..COLUMNS {
                             running[tile][c].sum = simd.add(running[tile][c].sum, sum[c]);
                         }

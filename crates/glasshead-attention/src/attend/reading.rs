@@ -6,7 +6,7 @@ use super::{
     prefill::TILES,
     ranges::MAX_WIDTH,
     score::{Closed, Running},
-    tile::{Moments, Sum, exponentiate, join, raise},
+    tile::{InOrder, Moments, Sum, exponentiate, join, raise},
     workspace::{Lines, Room},
 };
 use crate::{
@@ -118,14 +118,6 @@ impl<S: Simd> Scored<S> {
         [(Side::Before, keys.start..first), (Side::Among, first..last), (Side::Behind, last..keys.end)]
     }
 
-    /// Numbers of the rows of `keys`, the first and the step: how far they are from the last or the first of them.
-    fn rows(side: Side, keys: &Range<usize>) -> [f64; 2] {
-        match side {
-            Side::Before => [(keys.len() - 1) as f64, -1.0],
-            Side::Among | Side::Behind => [0.0, 1.0],
-        }
-    }
-
     /// Σ 2^x · |distance| over `keys`, whose sums are known and whose numbers are `part`. Nothing is subtracted that is
     /// larger than the difference: a distance of 1 far from the start would have lost its digits.
     #[inline(always)]
@@ -158,7 +150,7 @@ impl<S: Simd> Scored<S> {
                 return total;
             }
         };
-        simd.mul_add(nearest, moments.sum[c], moments.rows[c])
+        simd.mul_add(nearest, moments.sum[c], moments.after[c])
     }
 }
 
@@ -275,12 +267,11 @@ impl<'a, S: Simd> Kept<'a, S> {
                     if part.is_empty() {
                         continue;
                     }
-                    let rows = Scored::<S>::rows(side, &part);
                     let p = &mut p[own(&part)];
                     let items = items.as_deref_mut().map(|items| &mut items[own(&part)]);
-                    let moments: Moments<_> = match made {
-                        true => exponentiate::<S, D, _>(simd, unit, base, rows, p, items),
-                        false => exponentiate::<S, Single, _>(simd, unit, base, rows, p, None),
+                    let moments = match made {
+                        true => moments::<S, D>(simd, unit, base, p, items, side),
+                        false => moments::<S, Single>(simd, unit, base, p, None, side),
                     };
                     for (c, sum) in sum.iter_mut().enumerate() {
                         *sum = simd.add(*sum, moments.sum[c]);
@@ -293,8 +284,8 @@ impl<'a, S: Simd> Kept<'a, S> {
                 let p = &mut p[own(&(from..to))];
                 let items = items.as_deref_mut().map(|items| &mut items[own(&(from..to))]);
                 Sum(sum) = match made {
-                    true => exponentiate::<S, D, _>(simd, unit, base, [0.0; 2], p, items),
-                    false => exponentiate::<S, Single, _>(simd, unit, base, [0.0; 2], p, None),
+                    true => exponentiate::<S, D, _>(simd, unit, base, p, items),
+                    false => exponentiate::<S, Single, _>(simd, unit, base, p, None),
                 };
             }
             let at = self.sums.len();
@@ -423,6 +414,28 @@ impl<'a, S: Simd> Kept<'a, S> {
             let logs = exponents + sum * (max - top - log);
             // Rounding may leave a certain row a hair below 0.
             lanes.entropy[lane] = (-std::f64::consts::LN_2 * logs * grow / total).max(0.0);
+        }
+    }
+}
+
+/// [`exponentiate`], with the keys nearest to the queries taken last.
+#[inline(always)]
+fn moments<S: Simd, D: Dot<S>>(
+    simd: S,
+    unit: S::N,
+    base: [S::F; COLUMNS],
+    p: &mut [S::N],
+    items: Option<&mut [S::N]>,
+    side: Side,
+) -> Moments<S::F> {
+    match side {
+        Side::Before | Side::Among => {
+            let InOrder::<_, false>(moments) = exponentiate::<S, D, _>(simd, unit, base, p, items);
+            moments
+        }
+        Side::Behind => {
+            let InOrder::<_, true>(moments) = exponentiate::<S, D, _>(simd, unit, base, p, items);
+            moments
         }
     }
 }

@@ -155,10 +155,12 @@ pub(super) fn raise<S: Simd>(
 
 /// What is summed over the keys of a tile while exponentials are taken.
 pub(super) trait Sums<S: Simd>: Copy {
+    /// Whether keys are taken from the last to the first.
+    const BACKWARD: bool = false;
     /// Of no key.
     fn none(simd: S) -> Self;
-    /// Takes in the exponents x of a row, of the queries in column `c`: 2^x.
-    fn take(&mut self, simd: S, c: usize, row: S::F, x: S::F) -> S::F;
+    /// Takes in the exponents x of a key, of the queries in column `c`: 2^x.
+    fn take(&mut self, simd: S, c: usize, x: S::F) -> S::F;
 }
 
 /// Σ 2^x
@@ -171,7 +173,7 @@ impl<S: Simd> Sums<S> for Sum<S::F> {
         Self([simd.constant(0.0); COLUMNS])
     }
     #[inline(always)]
-    fn take(&mut self, simd: S, c: usize, _: S::F, x: S::F) -> S::F {
+    fn take(&mut self, simd: S, c: usize, x: S::F) -> S::F {
         let e = exp2(simd, x);
         self.0[c] = simd.add(self.0[c], e);
         e
@@ -185,36 +187,43 @@ pub(super) struct Moments<F> {
     pub(super) sum: [F; COLUMNS],
     /// Σ 2^x · x
     pub(super) exponents: [F; COLUMNS],
-    /// Σ 2^x · row
-    pub(super) rows: [F; COLUMNS],
+    /// Σ 2^x · n, where n more keys are taken after this one
+    pub(super) after: [F; COLUMNS],
 }
 
-impl<S: Simd> Sums<S> for Moments<S::F> {
+/// [`Moments`] of keys from the first to the last, or the other way round.
+#[derive(Clone, Copy)]
+pub(super) struct InOrder<F, const BACKWARD: bool>(pub(super) Moments<F>);
+
+impl<S: Simd, const BACKWARD: bool> Sums<S> for InOrder<S::F, BACKWARD> {
+    const BACKWARD: bool = BACKWARD;
+
     #[inline(always)]
     fn none(simd: S) -> Self {
         let zero = [simd.constant(0.0); COLUMNS];
-        Self { sum: zero, exponents: zero, rows: zero }
+        Self(Moments { sum: zero, exponents: zero, after: zero })
     }
     #[inline(always)]
-    fn take(&mut self, simd: S, c: usize, row: S::F, x: S::F) -> S::F {
+    fn take(&mut self, simd: S, c: usize, x: S::F) -> S::F {
         // A hidden key has the exponent −∞, and 0 · −∞ would be NaN. NaN itself passes through this max.
         let x = simd.max(simd.constant(-1100.0), x);
         let e = exp2(simd, x);
-        self.sum[c] = simd.add(self.sum[c], e);
-        self.exponents[c] = simd.mul_add(e, x, self.exponents[c]);
-        self.rows[c] = simd.mul_add(e, row, self.rows[c]);
+        // A key counts once more for every one that comes after it: nothing is multiplied with its number.
+        let Self(Moments { sum, exponents, after }) = self;
+        after[c] = simd.add(after[c], sum[c]);
+        sum[c] = simd.add(sum[c], e);
+        exponents[c] = simd.mul_add(e, x, exponents[c]);
         e
     }
 }
 
 /// Turns scores `p [keys, queries]` into items of 2^(score · unit − base), each where its first key was; their
-/// sums, with rows counted from `first` on in steps of `step`. Where there is room for `items` they go there, and `p` becomes the numbers.
+/// sums. Where there is room for `items` they go there, and `p` becomes the numbers.
 #[inline(always)]
 pub(super) fn exponentiate<S: Simd, D: Dot<S>, T: Sums<S>>(
     simd: S,
     unit: S::N,
     base: [S::F; COLUMNS],
-    [first, step]: [f64; 2],
     p: &mut [S::N],
     mut items: Option<&mut [S::N]>,
 ) -> T {
@@ -223,21 +232,27 @@ pub(super) fn exponentiate<S: Simd, D: Dot<S>, T: Sums<S>>(
     let base = [simd.sub(zero, base[0]), simd.sub(zero, base[1])];
     let unit = simd.splat(unit);
     let mut sums = T::none(simd);
-    let (mut row, step) = (simd.constant(first), simd.constant(step));
     let whole = p.len() - p.len() % (D::DEPTH * width);
-    let mut pairs = p.chunks_exact_mut(D::DEPTH * width);
-    for (n, pair) in (&mut pairs).enumerate() {
-        let (first, second) = pair.split_at_mut(width);
-        let items = items.as_deref_mut().map(|items| &mut items[n * D::DEPTH * width..]);
-        let after = simd.add(row, step);
-        to_item::<S, D, T>(simd, unit, base, [row, after], &mut sums, [first, second], items);
-        row = if D::DEPTH == 2 { simd.add(after, step) } else { after };
-    }
+    let (pairs, last) = p.split_at_mut(whole);
     // The last key of an odd number has no second.
-    let last = pairs.into_remainder();
-    if !last.is_empty() {
-        let items = items.map(|items| &mut items[whole..]);
-        to_item::<S, D, T>(simd, unit, base, [row; 2], &mut sums, [last, &mut []], items);
+    let mut take_last = |sums: &mut T, items: Option<&mut [S::N]>| {
+        if !last.is_empty() {
+            let items = items.map(|items| &mut items[whole..]);
+            to_item::<S, D, T>(simd, unit, base, sums, [last, &mut []], items);
+        }
+    };
+    if T::BACKWARD {
+        take_last(&mut sums, items.as_deref_mut());
+    }
+    let count = pairs.len() / (D::DEPTH * width);
+    for n in 0..count {
+        let at = if T::BACKWARD { count - 1 - n } else { n } * D::DEPTH * width;
+        let (first, second) = pairs[at..at + D::DEPTH * width].split_at_mut(width);
+        let items = items.as_deref_mut().map(|items| &mut items[at..]);
+        to_item::<S, D, T>(simd, unit, base, &mut sums, [first, second], items);
+    }
+    if !T::BACKWARD {
+        take_last(&mut sums, items);
     }
     sums
 }
@@ -248,27 +263,27 @@ fn to_item<S: Simd, D: Dot<S>, T: Sums<S>>(
     simd: S,
     unit: S::F,
     base: [S::F; COLUMNS],
-    rows: [S::F; 2],
     sums: &mut T,
-    [first, second]: [&mut [S::N]; 2],
+    mut keys: [&mut [S::N]; 2],
     mut item: Option<&mut [S::N]>,
 ) {
     for (c, base) in base.into_iter().enumerate() {
         let at = c * S::LANES;
-        let e = sums.take(simd, c, rows[0], simd.mul_add_once(simd.load(&first[at..]), unit, base));
-        let mut next = simd.constant(0.0);
-        if !second.is_empty() {
-            next = sums.take(simd, c, rows[1], simd.mul_add_once(simd.load(&second[at..]), unit, base));
+        let mut powers = [simd.constant(0.0); 2];
+        for n in if T::BACKWARD { [1, 0] } else { [0, 1] } {
+            if !keys[n].is_empty() {
+                let x = simd.mul_add_once(simd.load(&keys[n][at..]), unit, base);
+                powers[n] = sums.take(simd, c, x);
+            }
         }
-        let joined = D::join(simd, e, next);
+        let joined = D::join(simd, powers[0], powers[1]);
         let Some(item) = item.as_deref_mut() else {
-            simd.store(joined, &mut first[at..]);
+            simd.store(joined, &mut keys[0][at..]);
             continue;
         };
         simd.store(joined, &mut item[at..]);
-        simd.store(e, &mut first[at..]);
-        if !second.is_empty() {
-            simd.store(next, &mut second[at..]);
+        for (key, power) in keys.iter_mut().zip(powers).filter(|(key, _)| !key.is_empty()) {
+            simd.store(power, &mut key[at..]);
         }
     }
 }
