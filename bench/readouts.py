@@ -6,13 +6,14 @@
     bench/readouts.py --tables bench/records/DATE-readouts.json
     bench/readouts.py --picture docs/readouts.svg bench/records/DATE-readouts.json
 
---added   runs with and without readouts in pairs, on the same threads; a ratio is formed within its pair
+--added   runs with and without readouts in turns, in one process on the same threads; a ratio is formed of neighbours
 --memory  bytes held beside inputs and outputs at 131,072 tokens
 --eager   output, entropy, top 8 and received, against torch with its softmax(QKᵀ) kept until that does not fit
 
 A record that exists is added to (other machines and other builds are refused), so that the parts can run apart and
---added can collect its pairs in several short runs: `--only TEXT` chooses cases of --added, `--sizes N …` those of
---eager. Every measurement is a process of its own, and is made again where other programs had too much of the CPUs.
+--added can collect its rounds in several short runs: `--only TEXT` chooses cases of --added, `--sizes N …` those of
+--eager. Every measurement is a process of its own; those of --eager are made again where other programs had too much
+of the CPUs.
 torch is installed into bench/.venv, or taken from `--python`.
 """
 
@@ -100,9 +101,10 @@ def undisturbed(measure):
     sys.exit(f"other programs took {others:.0%} of the CPUs: nothing is measured that way")
 
 
-def bench(shape, threads, read=None):
+def bench(shape, threads, read=None, seconds=2):
     """One process of `glasshead bench attention`."""
     command = [BINARY, "bench", "attention", "--causal", "bottom-right", "--format", "json", "--threads", threads]
+    command += ["--seconds", seconds]
     for key in ("queries", "heads", "dim", "dtype"):
         command += [f"--{key}", shape[key]]
     command += ["--read", read] if read else []
@@ -112,31 +114,31 @@ def bench(shape, threads, read=None):
 # ------------------------------------------------------------------ added time
 
 
-def added(case, threads, rounds, before):
-    """Pairs without and with each list, in turns; which of the two is first changes from round to round."""
+def added(case, threads, rounds, seconds, before):
+    """Each list in a process of its own, in turns; there runs with and without it take turns."""
     if before and before["threads"] != threads:
         sys.exit(f"the record is of {before['threads']} threads")
     reads = lists(case["queries"])
-    pairs = {name: list(before["lists"][name]["pairs_ms"]) if before else [] for name in reads}
-    bare = []
+    measured = {name: list(before["lists"][name]["rounds"]) if before else [] for name in reads}
+    fractions, isa = [before["plain_fraction_of_peak"]] if before else [], None
     for _ in range(rounds):
         for name, read in reads.items():
-            order = [None, read] if len(pairs[name]) % 2 == 0 else [read, None]
-            ran = undisturbed(lambda: [bench(case, threads, what) for what in order])
-            answers = {what: json.loads(process.said) for what, process in zip(order, ran)}
-            pairs[name].append([answers[None]["min_ms"], answers[read]["min_ms"]])
-            bare.append(answers[None]["fraction_of_peak"])
-    best = min(plain for times in pairs.values() for plain, _ in times)
+            process = bench(case, threads, read, seconds)
+            answer = json.loads(process.said)
+            isa = answer["isa"]
+            fractions.append(answer["fraction_of_peak"] * answer["min_ms"] / answer["plain_min_ms"])
+            keys = ("plain_min_ms", "min_ms", "added_median_percent", "runs")
+            measured[name].append({key: answer[key] for key in keys} | {"others": process.others})
     figures = {}
-    for (name, times), limit in zip(pairs.items(), case["limits"]):
+    for (name, ran), limit in zip(measured.items(), case["limits"]):
+        best = {key: min(x[key] for x in ran) for key in ("plain_min_ms", "min_ms")}
         figures[name] = {
-            "median_percent": 100 * (statistics.median(read / plain for plain, read in times) - 1),
-            "best_percent": 100 * (min(read for _, read in times) / best - 1),
-            "limit_percent": limit, "pairs_ms": times,
+            "median_percent": statistics.median(x["added_median_percent"] for x in ran),
+            "best_percent": 100 * (best["min_ms"] / best["plain_min_ms"] - 1),
+            "limit_percent": limit, "rounds": ran,
         }
-    fraction = max(bare + ([before["plain_fraction_of_peak"]] if before else []))
-    return case | {"threads": threads, "isa": answers[None]["isa"], "plain_best_ms": best,
-                   "plain_fraction_of_peak": fraction, "lists": figures}
+    return case | {"threads": threads, "isa": isa, "plain_best_ms": min(x["plain_min_ms"] for x in sum(measured.values(), [])),
+                   "plain_fraction_of_peak": max(fractions), "lists": figures}
 
 
 def added_table(cases):
@@ -348,9 +350,10 @@ def merged(path, now):
         given[at : at + 2] = []
     commands, command = old.get("commands", {}), " ".join(["bench/readouts.py", *given])
     commands[command] = commands.get(command, 0) + 1
-    notes = ["added time: min_ms of `bench attention` with a list over min_ms without, pair by pair; median over "
-             "the pairs, and best over best",
-             f"a measurement in which other programs had more than {MOST_OTHERS:.0%} of the CPUs is made again",
+    notes = ["added time: `bench attention --read LIST` runs with and without the list in turns; the median of the ratios "
+             "of neighbours, of that the median over rounds; and the best run with it over the best without",
+             "others: the share of the CPUs that other programs and the host had meanwhile; a measurement of --eager in which "
+             f"it is more than {MOST_OTHERS:.0%} is made again",
              "extra_bytes: held at the peak beside q, k, v, out and the arrays of the readouts",
              "torch is timed around its operations alone, glasshead by `bench attention`; peaks are those of whole "
              "processes (ru_maxrss), for torch with the import, for glasshead of `attend` with reading and writing files",
@@ -380,7 +383,7 @@ def main():
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, metavar="N", help="of --eager, so many tokens")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=1.0, help="per process of torch, at least one run")
+    parser.add_argument("--seconds", type=float, help="per process: of --added 10, of torch 1 and at least one run")
     parser.add_argument("--python", type=pathlib.Path, help="an interpreter that has torch and numpy")
     parser.add_argument("--record", type=pathlib.Path, help="write the figures here, or add them")
     parser.add_argument("--tables", type=pathlib.Path, metavar="RECORD", help="print a record, and measure nothing")
@@ -408,11 +411,11 @@ def main():
     for case in CASES if args.added else []:
         if not args.only or any(case["name"].endswith(text) for text in args.only):
             before = next((x for x in record.get("added", []) if x["name"] == case["name"]), None)
-            keep("added", added(case, args.threads, args.rounds, before), "name")
+            keep("added", added(case, args.threads, args.rounds, args.seconds or 10, before), "name")
     if args.memory:
         keep("memory", memory(args.threads))
     for n in args.sizes if args.eager else []:
-        keep("eager", eager_case(n, args.threads, args.rounds, args.seconds, python), "queries")
+        keep("eager", eager_case(n, args.threads, args.rounds, args.seconds or 1, python), "queries")
     print(tables(record))
 
 

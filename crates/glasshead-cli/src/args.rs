@@ -225,6 +225,11 @@ fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "expected a number".into())
 }
 
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=3600.0).contains(number));
+    number.ok_or_else(|| "expected a number of seconds, up to 3600".into())
+}
+
 fn file(text: &str) -> Result<PathBuf, String> {
     match text {
         "-" => Err("expected a file; standard output is /dev/stdout".into()),
@@ -318,9 +323,12 @@ pub(crate) struct BenchAttentionArgs {
     /// Force an instruction set: scalar, avx2 or avx512
     #[arg(long, value_name = "SET")]
     pub(crate) isa: Option<String>,
-    /// Read out as in `attend`, in the same run
+    /// Read out as in `attend`, in the same run; runs without take turns with those, and say what is added
     #[arg(long, value_name = "LIST", action = ArgAction::Append)]
     pub(crate) read: Vec<String>,
+    /// How long all runs together should take
+    #[arg(long, value_name = "S", default_value_t = 2.0, allow_negative_numbers = true, value_parser = seconds)]
+    pub(crate) seconds: f64,
     /// How the figures are printed
     #[arg(long, value_enum, default_value_t = BenchFormat::Table)]
     pub(crate) format: BenchFormat,

@@ -20,8 +20,7 @@ use crate::{
     printer,
 };
 
-/// How long all runs together should take, and how many there are at least.
-const SECONDS: f64 = 2.0;
+/// How many runs there are at least.
 const LEAST_RUNS: usize = 5;
 /// How long each ceiling is measured, before the runs and after them.
 const CEILING_SECONDS: f64 = 0.2;
@@ -104,6 +103,7 @@ fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
         request = request.alibi_slopes(&slopes);
     }
     let read = Read::parse(&args.read.join(","), &Shape { batch, heads, queries, keys }).map_err(wrong)?;
+    let plain = (!read.is_empty()).then(|| request.clone());
     let request = request.read(read);
     let pairs = request.visible_pairs().map_err(wrong)?;
 
@@ -118,24 +118,32 @@ fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
     let ceilings =
         || (ceilings::fma_gflops::<T>(isa, CEILING_SECONDS), ceilings::read_gbps(isa, CEILING_SECONDS));
     let first = ceilings();
-    let mut times = Vec::new();
-    let start = Instant::now();
-    while times.len() < LEAST_RUNS || start.elapsed().as_secs_f64() < SECONDS {
+    let mut time = |request: &Attention<T>| {
         let before = Instant::now();
-        std::hint::black_box(std::hint::black_box(&request).run_into(&mut out).map_err(wrong)?);
-        times.push(before.elapsed().as_secs_f64());
+        std::hint::black_box(std::hint::black_box(request).run_into(&mut out).map_err(wrong)?);
+        Ok::<_, Error>(before.elapsed().as_secs_f64())
+    };
+    let (mut times, mut plain_times) = (Vec::new(), Vec::new());
+    let start = Instant::now();
+    while times.len() < LEAST_RUNS || start.elapsed().as_secs_f64() < args.seconds {
+        if let Some(plain) = &plain {
+            plain_times.push(time(plain)?);
+        }
+        times.push(time(&request)?);
     }
     let last = ceilings();
     let (peak, gbps) = (first.0.max(last.0), first.1.max(last.1));
-    times.sort_by(f64::total_cmp);
-    let (best, median) = (times[0], times[times.len() / 2]);
+    // Neighbours, which the machine has treated alike.
+    let ratios = times.iter().zip(&plain_times).map(|(read, plain)| read / plain).collect();
+    let runs = times.len();
+    let [best, median] = best_and_median(times);
     let gflops = pairs as f64 * 2.0 * (dim + value_dim) as f64 / best / 1e9;
     let bytes = (size_of_val(&q[..]) + size_of_val(&k[..]) + size_of_val(&v[..])) as f64
         + (batch * heads * queries * value_dim * size_of::<T>()) as f64;
-    Ok(json!({
+    let mut figures = json!({
         "min_ms": best * 1e3,
         "median_ms": median * 1e3,
-        "runs": times.len(),
+        "runs": runs,
         "gflops": gflops,
         "peak_gflops": peak,
         "read_gbps": gbps,
@@ -145,7 +153,21 @@ fn attention<T: Element>(args: &BenchAttentionArgs) -> Result<Value> {
         "extra_bytes": extra_bytes,
         "isa": isa.name(),
         "threads": rayon::current_num_threads(),
-    }))
+    });
+    if plain.is_some() {
+        let [plain_best, _] = best_and_median(plain_times);
+        let [_, ratio] = best_and_median(ratios);
+        figures["plain_min_ms"] = json!(plain_best * 1e3);
+        figures["added_percent"] = json!((best / plain_best - 1.0) * 100.0);
+        figures["added_median_percent"] = json!((ratio - 1.0) * 100.0);
+    }
+    Ok(figures)
+}
+
+/// The least and the middle one.
+fn best_and_median(mut times: Vec<f64>) -> [f64; 2] {
+    times.sort_by(f64::total_cmp);
+    [times[0], times[times.len() / 2]]
 }
 
 /// The largest difference to the f64 reference on rows spread over the whole output.
