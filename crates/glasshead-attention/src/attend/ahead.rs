@@ -11,7 +11,7 @@ const PAIR: usize = 2 * LINE;
 
 /// Pairs of cache lines on a grid.
 #[derive(Clone, Copy)]
-struct Lines {
+struct LinePairs {
     start: *const u8,
     /// How many pairs, and bytes from one to the next, on the axis that a share walks on and on the other.
     along: [usize; 2],
@@ -20,7 +20,7 @@ struct Lines {
 
 /// What will be needed soon, shared out over register tiles.
 pub(super) struct Ahead {
-    lines: [Lines; 4],
+    lines: [LinePairs; 4],
     count: usize,
     /// How many pairs a register tile asks for.
     pairs: usize,
@@ -78,7 +78,7 @@ pub(super) fn pairs<T: Element>(view: TensorView<T>) -> usize {
 impl Ahead {
     /// For so many register tiles, each of which asks `pairs` times.
     pub(super) fn nothing(tiles: usize, pairs: usize) -> Self {
-        let none = Lines { start: std::ptr::null(), along: [0; 2], across: [0; 2] };
+        let none = LinePairs { start: std::ptr::null(), along: [0; 2], across: [0; 2] };
         Self { lines: [none; 4], count: 0, pairs, tiles, needed: 0, turn: 0, at: [0; 3] }
     }
 
@@ -123,7 +123,7 @@ impl Ahead {
             // Along a row where it is long enough, or the only one: every row may lie on a memory page of its own.
             let by_row = rows[0] == 1 || columns[0] >= self.pairs;
             let (along, across) = if by_row { (columns, rows) } else { (rows, columns) };
-            self.lines[self.count] = Lines { start: start.cast(), along, across };
+            self.lines[self.count] = LinePairs { start: start.cast(), along, across };
             self.count += 1;
             self.needed += across[0].saturating_mul(along[0].div_ceil(self.pairs));
         }

@@ -38,10 +38,10 @@ use crate::{
 };
 
 /// Queries per panel where [`TILES`] tiles hold them: how many terms a sum over queries has before it goes to
-/// memory. Their weights and gradients, for [`KEYS`] keys, stay in the second cache.
+/// memory. Their weights and gradients, for [`BLOCK`] keys, stay in the second cache.
 const QUERIES: usize = 128;
 /// Keys per block.
-const KEYS: usize = 128;
+const BLOCK: usize = 128;
 
 /// How many queries a panel has whose tiles are so wide.
 pub(super) fn queries_of_panel(width: usize) -> usize {
@@ -184,15 +184,15 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
         let mut bases = [[T::Number::default(); MAX_WIDTH]; TILES];
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
         if known.is_none() {
-            for start in keys.clone().step_by(KEYS) {
-                let block = start..keys.end.min(start + KEYS);
+            for start in keys.clone().step_by(BLOCK) {
+                let block = start..keys.end.min(start + BLOCK);
                 let k = k_source.block::<S, Single>(simd, block.clone(), k_room);
                 for (tile, ranges) in ranges[..tiles].iter().enumerate() {
                     let span = ranges.start.max(block.start)..ranges.end.min(block.end);
                     if span.is_empty() {
                         continue;
                     }
-                    let p = &mut p.get(KEYS * width)[..span.len() * width];
+                    let p = &mut p.get(BLOCK * width)[..span.len() * width];
                     let q = &q[tile * dim * width..][..dim * width];
                     let k = k.skip(span.start - block.start);
                     let max = weigh.scores::<S, ROWS>(simd, tile, ranges, span, q, k, p, None, bias);
@@ -252,11 +252,11 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
 
         let gq_packed = o.get(tiles * dim * width);
         gq_packed.fill(T::Number::default());
-        let p = p.get(tiles * KEYS * width);
-        let gs = room.scores.get(tiles * KEYS * width);
-        let slopes = room.slopes.get(if terms.is_capped() { KEYS * width } else { 0 });
-        for start in keys.clone().step_by(KEYS) {
-            let block = start..keys.end.min(start + KEYS);
+        let p = p.get(tiles * BLOCK * width);
+        let gs = room.scores.get(tiles * BLOCK * width);
+        let slopes = room.slopes.get(if terms.is_capped() { BLOCK * width } else { 0 });
+        for start in keys.clone().step_by(BLOCK) {
+            let block = start..keys.end.min(start + BLOCK);
             let k = k_source.block::<S, Single>(simd, block.clone(), k_room);
             let v = v_source.block::<S, Single>(simd, block.clone(), v_room);
             let mut spans: [Range<usize>; TILES] = std::array::from_fn(|_| 0..0);
@@ -266,7 +266,7 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
                     continue;
                 }
                 let at = span.start - block.start..span.end - block.start;
-                let own = tile * KEYS * width..(tile + 1) * KEYS * width;
+                let own = tile * BLOCK * width..(tile + 1) * BLOCK * width;
                 let (p, gs) = (&mut p[own.clone()], &mut gs[own]);
                 clear_around::<ROWS, _>(p, at.clone(), width);
                 clear_around::<ROWS, _>(gs, at.clone(), width);
@@ -448,7 +448,7 @@ fn clear_around<const ROWS: usize, N: Number>(p: &mut [N], span: Range<usize>, w
     p[span.end * width..len.min((span.end + ROWS) * width)].fill(N::default());
 }
 
-/// `to [keys, dims] += p · rows`: p lies tile by tile, `[KEYS, queries]` each, of which the rows in `spans` count,
+/// `to [keys, dims] += p · rows`: p lies tile by tile, `[BLOCK, queries]` each, of which the rows in `spans` count,
 /// and rows as [`pack_rows`] leaves them.
 #[inline(always)]
 fn add_rows<S: Simd, const ROWS: usize>(
@@ -513,7 +513,7 @@ fn add_tile<S: Simd, const ROWS: usize, const COLS: usize>(
     let mut sums = [[simd.constant(0.0); COLS]; ROWS];
     for (tile, span) in spans.iter().enumerate() {
         if span.start < key + ROWS && key < span.end {
-            let grid = Grid { values: &p[(tile * KEYS + key) * width..], row: width, step: 1 };
+            let grid = Grid { values: &p[(tile * BLOCK + key) * width..], row: width, step: 1 };
             let rows = &rows[tile * width * columns..];
             sums = add_product::<S, Single, S::N, ROWS, COLS>(simd, sums, grid, rows, columns, width, || ());
         }

@@ -8,7 +8,7 @@
 //! m = max mᵢ,  l = Σ lᵢ·exp(mᵢ − m),  o = Σ oᵢ·exp(mᵢ − m),  out = o / l
 //! ```
 
-use std::ops::Range;
+use std::{f64::consts::LN_2, ops::Range};
 
 use super::{
     Problem,
@@ -27,17 +27,17 @@ use crate::{
 /// Keys per chunk: what one thread reads at a time.
 pub(super) const CHUNK: usize = 512;
 /// Keys per block within a chunk: memory gives k and v in turns, and long turns cost less.
-const KEYS: usize = 256;
+const BLOCK: usize = 256;
 /// Keys whose values stay in the first cache while one row of q after the other uses them.
 const PART: usize = 32;
 /// Rows of q that share a key in registers.
 const TILE: usize = 4;
 
 /// Rows of q of the key heads that are read together: their scores share the second cache with keys and values.
-const ROWS: usize = 64;
+const ROWS_TOGETHER: usize = 64;
 
 /// Bytes of k and v from which on they come from memory, and asking for them ahead gives more than it costs.
-const FAR: usize = 1 << 24;
+const FROM_MEMORY: usize = 1 << 24;
 
 /// One chunk of the keys of some key heads, and all queries of a sequence in their query heads. More than one where the
 /// heads of a token lie side by side: they are read in the order in which they lie.
@@ -55,7 +55,7 @@ pub(super) struct Chunk<'a, 'p, T: Element> {
 
 /// How many key heads are read together, each with so many rows of q.
 pub(super) fn most_heads(rows: usize) -> usize {
-    (ROWS / rows).clamp(1, KEYS / PART)
+    (ROWS_TOGETHER / rows).clamp(1, BLOCK / PART)
 }
 
 /// A partial result: per row the weighted values `[padded]`, the maximum and the sum.
@@ -119,16 +119,16 @@ impl<T: Element> Chunk<'_, '_, T> {
         }
 
         let tokens = problem.batch.saturating_mul(problem.heads / problem.group).saturating_mul(problem.keys);
-        let far = tokens.saturating_mul((problem.dim + problem.value_dim) * size_of::<T>()) >= FAR;
+        let far = tokens.saturating_mul((problem.dim + problem.value_dim) * size_of::<T>()) >= FROM_MEMORY;
         let each = if far { pairs(problem.k).max(pairs(problem.v)) } else { 0 };
         // A part of the keys: so that what is asked for ahead is as much for many heads as for one, and the second
         // cache holds it.
-        let len = KEYS / heads / PART * PART;
-        for start in keys.clone().step_by(KEYS) {
-            let block = start..keys.end.min(start + KEYS);
+        let len = BLOCK / heads / PART * PART;
+        for start in keys.clone().step_by(BLOCK) {
+            let block = start..keys.end.min(start + BLOCK);
             let part = |start: usize| start..block.end.min(start + len);
             let parts = || block.clone().step_by(len).map(part);
-            let p = workspace.p.get(heads * rows * KEYS);
+            let p = workspace.p.get(heads * rows * BLOCK);
             p.fill(lowest);
             // While keys are multiplied the next ones come into the second cache, and at last their values; while
             // values are, the next, and at last the keys of the next block: memory never waits for sums.
@@ -138,7 +138,7 @@ impl<T: Element> Chunk<'_, '_, T> {
                 let mut ahead = Ahead::nothing(heads * keys.len(), each);
                 ahead = ahead.tokens(view, batch, key_heads.clone(), next);
                 for (n, (q, p)) in
-                    q.chunks_exact(rows * depth).zip(p.chunks_exact_mut(rows * KEYS)).enumerate()
+                    q.chunks_exact(rows * depth).zip(p.chunks_exact_mut(rows * BLOCK)).enumerate()
                 {
                     let (p, len) = (&mut p[keys.start - start..], keys.len());
                     let k = Source::new(problem.k, batch, key_heads.start + n, depth * D::DEPTH);
@@ -155,11 +155,11 @@ impl<T: Element> Chunk<'_, '_, T> {
                 }
             }
             for (n, (p, partial)) in
-                p.chunks_exact_mut(rows * KEYS).zip(partial.chunks_exact_mut(unit)).enumerate()
+                p.chunks_exact_mut(rows * BLOCK).zip(partial.chunks_exact_mut(unit)).enumerate()
             {
                 let (partial, stash) = partial.split_at_mut(rows * layout.row());
                 for (r, (p, partial)) in
-                    p.chunks_exact_mut(KEYS).zip(partial.chunks_exact_mut(layout.row())).enumerate()
+                    p.chunks_exact_mut(BLOCK).zip(partial.chunks_exact_mut(layout.row())).enumerate()
                 {
                     let (head, query) = row_at(n, r);
                     let row = Row { problem, batch, head, query };
@@ -179,7 +179,7 @@ impl<T: Element> Chunk<'_, '_, T> {
                 let mut ahead = Ahead::nothing(heads * keys.len().div_ceil(PART), PART * each);
                 ahead = ahead.tokens(view, batch, key_heads.clone(), next);
                 for (n, (p, partial)) in
-                    p.chunks_exact(rows * KEYS).zip(partial.chunks_exact_mut(unit)).enumerate()
+                    p.chunks_exact(rows * BLOCK).zip(partial.chunks_exact_mut(unit)).enumerate()
                 {
                     let (p, size) = (&p[keys.start - start..], [rows, keys.len()]);
                     let v = Source::new(problem.v, batch, key_heads.start + n, layout.padded);
@@ -198,7 +198,7 @@ impl<T: Element> Chunk<'_, '_, T> {
     }
 }
 
-/// q·k of a block of keys for all rows of q, `p[r · KEYS + key]`. Keys in the order in which they lie, one in a
+/// q·k of a block of keys for all rows of q, `p[r · BLOCK + key]`. Keys in the order in which they lie, one in a
 /// register tile, for two are two streams, and memory gives a quarter less (measured); two where they are widened, which
 /// takes longer than to read them.
 #[inline(always)]
@@ -241,7 +241,7 @@ fn score_keys<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>, const TOGETHER: usize
         let sums = dots::<S, D, K, TOGETHER, TILE>(simd, k, &q[r * depth..], depth);
         for (key, sums) in sums.into_iter().enumerate() {
             for (i, sum) in simd.sums(sums).into_iter().enumerate() {
-                p[(r + i) * KEYS + key] = sum;
+                p[(r + i) * BLOCK + key] = sum;
             }
         }
         r += TILE;
@@ -249,7 +249,7 @@ fn score_keys<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>, const TOGETHER: usize
     while r < rows {
         let sums = dots::<S, D, K, TOGETHER, 1>(simd, k, &q[r * depth..], depth);
         for (key, [sum]) in sums.into_iter().enumerate() {
-            p[r * KEYS + key] = simd.sum(sum);
+            p[r * BLOCK + key] = simd.sum(sum);
         }
         r += 1;
     }
@@ -329,7 +329,7 @@ impl<T: Element> Row<'_, '_, T> {
         let distance = self.problem.visibility.position(self.query).saturating_sub(block.start as i64);
         let clamp = |key: usize| key.saturating_sub(block.start).min(block.len());
         let (start, end) = (clamp(seen.start), clamp(seen.end));
-        let mut bias = [T::Number::default(); KEYS];
+        let mut bias = [T::Number::default(); BLOCK];
         if let Some(mask) = mask {
             bias.fill(T::Number::from_f64(f64::NEG_INFINITY));
             let keys = block.start + start..block.start + end;
@@ -385,7 +385,7 @@ fn mix_part<S: Simd, V: Stored<Number = S::N>>(
         let v = Rows { values: &v.values[d..], ..v };
         let columns = [8, 4, 2, 1].into_iter().find(|columns| *columns <= left.min(S::WIDE)).unwrap_or(1);
         for r in (0..rows).step_by(2) {
-            let p = &p[r * KEYS..];
+            let p = &p[r * BLOCK..];
             let o = &mut partial[r * layout.row() + d..];
             let mut fetch = || share.fetch_some(simd, each);
             match (columns, rows - r > 1) {
@@ -414,7 +414,7 @@ fn mix_rows<S: Simd, V: Stored<Number = S::N>, const ROWS: usize, const COLS: us
     o_stride: usize,
     beside: impl FnMut(),
 ) {
-    let grid = Grid { values: p, row: KEYS, step: 1 };
+    let grid = Grid { values: p, row: BLOCK, step: 1 };
     let sums = product::<S, Single, V, ROWS, COLS>(simd, grid, v.values, v.stride, keys, beside);
     for r in 0..ROWS {
         for c in 0..COLS {
@@ -438,11 +438,11 @@ pub(super) struct Merge<'a, T: Element> {
 }
 
 impl<T: Element> Kernel<T::Number> for Merge<'_, T> {
-    /// Whether the row has a weight and finite numbers alone, none of them far.
-    type Out = bool;
+    /// What normalises the row, if it has a weight and finite numbers alone, none of them far.
+    type Out = Option<Normalizer>;
 
     #[inline(always)]
-    fn run<S: Simd<N = T::Number>>(self, simd: S) -> bool {
+    fn run<S: Simd<N = T::Number>>(self, simd: S) -> Option<Normalizer> {
         let Self { partials, stride, value_dim, sink, out, workspace } = self;
         let layout = Layout::new(value_dim, S::LANES);
         let zero = simd.constant(0.0);
@@ -475,9 +475,16 @@ impl<T: Element> Kernel<T::Number> for Merge<'_, T> {
         for (out, o) in out.iter_mut().zip(&*o) {
             *out = T::from_number(*o);
         }
-        let mut lanes = [T::Number::default(); MAX_LANES];
-        simd.store(top, &mut lanes);
-        is_near(max, lanes[0]) && simd.sum(check) == T::Number::default()
+        let mut lanes = [[T::Number::default(); MAX_LANES]; 3];
+        for (lanes, x) in lanes.iter_mut().zip([top, sum, sink]) {
+            simd.store(x, lanes);
+        }
+        let [top, sum, sink] = lanes.map(|lanes| lanes[0]);
+        let vouched = is_near(max, top) && simd.sum(check) == T::Number::default();
+        vouched.then(|| Normalizer {
+            lse: (top.to_f64() + sum.to_f64().log2()) * LN_2,
+            sink_weight: sink.to_f64() / sum.to_f64(),
+        })
     }
 }
 

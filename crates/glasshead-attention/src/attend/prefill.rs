@@ -36,7 +36,8 @@ use super::{
 use crate::{
     Element,
     isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd, UNROLL},
-    mask::Cover,
+    mask::{Cover, Reach},
+    reference::Row,
 };
 
 /// Tiles per panel: how often a block of k and v is used once it is in the second cache.
@@ -91,6 +92,9 @@ impl<T: Element> Panel<'_, '_, T> {
         let terms = Terms::new(problem, head);
         // A panel lies in one sequence.
         let reach = problem.visibility.reach(batch, first);
+        let sink = problem.sinks.map(|sinks| sinks[head]);
+        let place = Place { problem, batch, head, terms, reach, sink };
+        let reach = &place.reach;
 
         let depth = dim.div_ceil(D::DEPTH);
         let q = workspace.q.get(tiles * depth * width);
@@ -107,7 +111,7 @@ impl<T: Element> Panel<'_, '_, T> {
         let o = workspace.o.get(tiles * value_dim * width);
         o.fill(T::Number::default());
         let ranges: [Ranges; TILES] = std::array::from_fn(|tile| match tile < tiles {
-            true => Ranges::new(&reach, queries_of(tile), width),
+            true => Ranges::new(reach, queries_of(tile), width),
             false => Ranges::NONE,
         });
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
@@ -220,40 +224,24 @@ impl<T: Element> Panel<'_, '_, T> {
 
         for (tile, out) in out.chunks_mut(width * value_dim).enumerate() {
             let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
-            let sink = problem.sinks.map(|sinks| sinks[head]);
-            let Normalized { mut vouched, max } = normalize(simd, running[tile], sink, o);
-            let mut lse = [None; MAX_WIDTH];
-            unpack(simd, o, out, value_dim, workspace.p.get(S::KEYS * width));
-            for (lane, out) in out.chunks_exact_mut(value_dim).enumerate() {
-                let query = query_at(tile, lane);
-                match terms.depth(problem, &reach, [batch, head, query], max[lane].to_f64()) {
-                    Depth::Clear => {}
-                    Depth::Empty => {
-                        vouched[lane] = false;
-                        out.fill(T::default());
-                        continue;
-                    }
-                    Depth::Sunk(score) => lse[lane] = sink.is_none().then_some(score),
-                    Depth::Unclear => vouched[lane] = false,
-                }
-                if !vouched[lane] {
-                    rowwise::one(problem, batch, head, query, &mut workspace.row, out);
-                }
-            }
+            let start = first + tile * width;
+            let queries = start..start + out.len() / value_dim;
+            let square = workspace.p.get(S::KEYS * width);
+            let row = &mut workspace.row;
+            let Sure { vouched, lse } =
+                place.write_out(simd, queries.start, running[tile], o, out, square, row);
             if let Some(reading) = reading.as_mut().filter(|_| READ) {
-                let start = first + tile * width;
                 let end = End {
                     head: [batch, head],
-                    queries: start..start + out.len() / value_dim,
+                    queries,
                     unit: terms.unit(),
                     running: running[tile],
-                    sink,
+                    sink: place.sink,
                     vouched: &vouched,
                     lse: &lse,
                 };
                 let value_norms = reading.value_norms;
                 kept[tile].finish(simd, reading, &end, weights[tile], |lane, readouts| {
-                    let row = &mut workspace.row;
                     row.compute(problem, batch, head, query_at(tile, lane));
                     row.measure(value_norms);
                     readouts.iter_mut().for_each(|readout| readout.see(row));
@@ -263,9 +251,66 @@ impl<T: Element> Panel<'_, '_, T> {
     }
 }
 
-/// What is known of each query of a tile.
+/// What the tiles of a panel have in common.
+struct Place<'a, 'p, T: Element> {
+    problem: &'a Problem<'p, T>,
+    batch: usize,
+    head: usize,
+    terms: Terms<T::Number>,
+    reach: Reach,
+    sink: Option<f32>,
+}
+
+/// What is known of each query of a tile at its end.
+struct Sure {
+    /// Whether the pass can vouch for it.
+    vouched: [bool; MAX_WIDTH],
+    /// Where the pass has counted from another score than that of the equation.
+    lse: [Option<f64>; MAX_WIDTH],
+}
+
+impl<T: Element> Place<'_, '_, T> {
+    /// Writes the output of the queries from `first` on: `o [dim, queries]` over the sum, turned around. A query that the
+    /// pass can't vouch for comes from the reference. `square` is room for one square of lanes.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // The sums of a tile, and rooms of one workspace.
+    fn write_out<S: Simd<N = T::Number>>(
+        &self,
+        simd: S,
+        first: usize,
+        running: [Running<S::F>; COLUMNS],
+        o: &mut [S::N],
+        out: &mut [T],
+        square: &mut [S::N],
+        row: &mut Row,
+    ) -> Sure {
+        let &Self { problem, batch, head, ref terms, ref reach, sink } = self;
+        let Normalized { mut vouched, max } = normalize(simd, running, sink, o);
+        let mut lse = [None; MAX_WIDTH];
+        unpack(simd, o, out, problem.value_dim, square);
+        for (lane, out) in out.chunks_exact_mut(problem.value_dim).enumerate() {
+            let query = first + lane;
+            match terms.depth(problem, reach, [batch, head, query], max[lane].to_f64()) {
+                Depth::Clear => {}
+                Depth::Empty => {
+                    vouched[lane] = false;
+                    out.fill(T::default());
+                    continue;
+                }
+                Depth::Sunk(score) => lse[lane] = sink.is_none().then_some(score),
+                Depth::Unclear => vouched[lane] = false,
+            }
+            if !vouched[lane] {
+                rowwise::one(problem, batch, head, query, row, out);
+            }
+        }
+        Sure { vouched, lse }
+    }
+}
+
+/// A finished tile.
 struct Normalized<N> {
-    /// Whether it has a weight and finite numbers alone, none of them far.
+    /// Whether a query has a weight and finite numbers alone, none of them far.
     vouched: [bool; MAX_WIDTH],
     /// Its largest exponent, the sink's left out.
     max: [N; MAX_WIDTH],

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     isa::{COLUMNS, Dot, MAX_LANES, Number, Simd, Single},
-    readout::{AtWork, Block, Lanes, Needs, Tile, Weights},
+    readout::{AtWork, Block, Needs, PerLane, Tile, Weights},
     softmax::exp2,
 };
 
@@ -320,7 +320,7 @@ impl<'a, S: Simd> Kept<'a, S> {
         let width = COLUMNS * S::LANES;
         let zero = simd.constant(0.0);
         let (mut top, mut share) = ([zero; COLUMNS], [zero; COLUMNS]);
-        let mut lanes = Lanes::default();
+        let mut lanes = PerLane::default();
         for c in 0..COLUMNS {
             let closed = end.running[c].close(simd, end.sink);
             (top[c], share[c]) = (closed.top, simd.div(simd.constant(1.0), closed.total));
@@ -393,7 +393,7 @@ impl<'a, S: Simd> Kept<'a, S> {
         c: usize,
         running: &Running<S::F>,
         closed: &Closed<S::F>,
-        lanes: &mut Lanes,
+        lanes: &mut PerLane,
     ) {
         let Running { max, sum } = *running;
         let Closed { top, grow, sink, total } = *closed;

@@ -90,138 +90,180 @@ pub(crate) fn run<T: Element>(
     let heads = problem.batch * problem.heads;
     let mut by_row: Vec<_> = (0..heads).map(|_| readouts.by_row()).collect();
     rowwise::read(problem, &mut by_row);
-    let parts = attend(problem, isa, &readouts, out);
+    let parts = match heads * problem.queries {
+        0 => Vec::new(),
+        _ => Schedule::new(problem, isa, &readouts).attend(out),
+    };
     readouts.finish(by_row, parts)
 }
 
-/// Computes the output and what was read out: of which head, from which query on.
-fn attend<T: Element>(
-    problem: &Problem<T>,
+/// What all pieces of work need to know.
+struct Schedule<'a, 'p, T: Element> {
+    problem: &'a Problem<'p, T>,
     isa: InstructionSet,
-    readouts: &Readouts,
-    out: &mut [T],
-) -> Vec<(usize, usize, Vec<AtWork>)> {
-    if problem.batch == 0 || problem.heads == 0 || problem.queries == 0 {
-        return Vec::new();
-    }
-    let readers = readouts.fused();
-    let (plan, reads) = (Plan::new(&readers), !readers.is_empty());
-    let lanes = T::Number::lanes(isa);
-    let layout = Layout::new(problem.value_dim, lanes);
-    let mut decoded = Vec::new();
-    let mut partials_len = 0;
-    for batch in 0..problem.batch {
-        for queries in problem.visibility.sequences().filter(few) {
-            let keys = problem.visibility.keys_of_all(batch, queries.clone());
-            let row = layout.row() + if reads { CHUNK } else { 0 };
-            let unit = problem.group * queries.len() * row;
-            let first = problem.visibility.first_key(queries.start);
-            let this = Decoded { batch, queries, keys, first, start: partials_len, unit };
-            partials_len += problem.heads / problem.group * this.chunks().len() * unit;
-            decoded.push(this);
-        }
-    }
-    let mut partials = workspace::take_partials::<T::Number>();
-    if partials.len() < partials_len {
-        partials.resize(partials_len, T::Number::default());
+    readouts: &'a Readouts,
+    /// Of the readouts that are fused, and whether there are any.
+    plan: Plan,
+    reads: bool,
+    /// Whether any needs the rows of decoded queries.
+    rows: bool,
+    layout: Layout,
+    /// ‖v‖ of every value, `[batch, kv_heads, keys]`, if readouts need them.
+    value_norms: Vec<f32>,
+}
+
+impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
+    fn new(problem: &'a Problem<'p, T>, isa: InstructionSet, readouts: &'a Readouts) -> Self {
+        let readers = readouts.fused();
+        let plan = Plan::new(&readers);
+        let layout = Layout::new(problem.value_dim, T::Number::lanes(isa));
+        let value_norms = if plan.needs.value_norms { value_norms(problem) } else { Vec::new() };
+        let (reads, rows) = (!readers.is_empty(), !readers.iter().all(AtWork::sum_is_enough));
+        Self { problem, isa, readouts, plan, reads, rows, layout, value_norms }
     }
 
-    let (mut tasks, mut rows) = (Vec::new(), Vec::new());
-    let mut rest = &mut partials[..partials_len];
-    let key_heads = problem.heads / problem.group;
-    let side_by_side = problem.k.heads_together() && problem.v.heads_together();
-    let pieces = decoded.iter().map(|sequence| sequence.chunks().len()).sum::<usize>() * key_heads;
-    for sequence in &decoded {
-        // Heads that a thread reads together change no bit, so that the number of threads may tell how many.
-        let most = if side_by_side { most_heads(problem.group * sequence.queries.len()) } else { 1 };
-        let together = most.min(pieces / (2 * threads::count())).max(1);
-        let from = tasks.len();
-        for keys in sequence.chunks() {
-            for first in (0..key_heads).step_by(together) {
-                let key_heads = first..key_heads.min(first + together);
-                let partial;
-                (partial, rest) = rest.split_at_mut(key_heads.len() * sequence.unit);
-                let (batch, queries, keys) = (sequence.batch, sequence.queries.clone(), keys.clone());
-                tasks.push(Task::Chunk { batch, key_heads, queries, keys, partial });
+    /// Computes the output and what was read out: of which head, from which query on.
+    fn attend(&self, out: &mut [T]) -> Vec<(usize, usize, Vec<AtWork>)> {
+        let (decoded, partials_len) = self.decoded();
+        let mut partials = workspace::take_partials::<T::Number>();
+        if partials.len() < partials_len {
+            partials.resize(partials_len, T::Number::default());
+        }
+        let mut tasks = self.chunks(&decoded, &mut partials[..partials_len]);
+        let (panels, mut rows) = self.panels(&decoded, out);
+        tasks.extend(panels);
+        let spread = self.problem.multiply_adds() > WORTH_A_THREAD;
+        threads::for_each(&mut tasks, spread, |task| self.compute(task));
+        let mut parts = Vec::new();
+        for task in tasks {
+            if let Task::Panels { batch, head, first, seen, .. } = task {
+                parts.push((batch * self.problem.heads + head, first, seen));
             }
         }
-        if !side_by_side {
-            // In the order in which they lie: a chunk asks for the start of the next one of its head.
-            tasks[from..].sort_by_key(|task| match task {
-                Task::Chunk { key_heads, .. } => key_heads.start,
-                Task::Panels { .. } => 0,
-            });
+
+        let spread = spread && (self.rows || partials_len > WORTH_A_THREAD);
+        threads::for_each(&mut rows, spread, |merged| self.merge(merged, &partials));
+        for Merged { sequence, head, seen, .. } in rows {
+            parts.push((sequence.batch * self.problem.heads + head, sequence.queries.start, seen));
         }
+        workspace::give_partials(partials);
+        parts
     }
-    // By the sequence's own keys, so that its bits are those that it has alone; only weights that stay ask for them.
-    let panel_of = |batch: usize, queries: Range<usize>| {
-        let own = || problem.visibility.keys_of_all(batch, queries).len();
-        let keys = if plan.needs.weights { own() } else { 0 };
-        plan.tiles(keys, COLUMNS * lanes) * COLUMNS * lanes
-    };
-    let mut panels: Vec<usize> = Vec::new();
-    let mut decodes = decoded.iter();
-    let per_batch = decoded.len() / problem.batch;
-    for (n, mut out) in out.chunks_mut(problem.queries * problem.value_dim).enumerate() {
-        let (batch, head) = (n / problem.heads, n % problem.heads);
-        if head == 0 {
-            decodes = decoded[batch * per_batch..].iter();
-            panels = problem.visibility.sequences().map(|queries| panel_of(batch, queries)).collect();
-        }
-        let mut decodes = decodes.clone();
-        for (queries, &panel) in problem.visibility.sequences().zip(&panels) {
-            let part;
-            (part, out) = out.split_at_mut(queries.len() * problem.value_dim);
-            if few(&queries) {
-                if let Some(sequence) = decodes.next() {
-                    rows.push(Merged { sequence, head, out: part, seen: readouts.fused() });
-                }
-                continue;
+
+    /// The sequences of few queries, batch element by batch element, and how many values their partial results take.
+    fn decoded(&self) -> (Vec<Decoded>, usize) {
+        let Self { problem, layout, .. } = self;
+        let row = layout.row() + if self.rows { CHUNK } else { 0 };
+        let (mut decoded, mut len) = (Vec::new(), 0);
+        for batch in 0..problem.batch {
+            for queries in problem.visibility.sequences().filter(few) {
+                let keys = problem.visibility.keys_of_all(batch, queries.clone());
+                let unit = problem.group * queries.len() * row;
+                let first = problem.visibility.first_key(queries.start);
+                let this = Decoded { batch, queries, keys, first, start: len, unit };
+                len += self.key_heads() * this.chunks().len() * unit;
+                decoded.push(this);
             }
-            let len = plan.queries_of_task(queries.len(), panel);
-            for (at, out) in part.chunks_mut(len * problem.value_dim).enumerate() {
-                let first = queries.start + at * len;
-                tasks.push(Task::Panels {
-                    batch,
-                    head,
-                    first,
-                    panel,
-                    next: None,
-                    out,
-                    seen: readouts.fused(),
+        }
+        (decoded, len)
+    }
+
+    /// Shares out the keys of sequences of few queries.
+    fn chunks<'t>(&self, decoded: &[Decoded], partials: &'t mut [T::Number]) -> Vec<Task<'t, T>> {
+        let Self { problem, .. } = self;
+        let (mut tasks, mut rest) = (Vec::new(), partials);
+        let key_heads = self.key_heads();
+        let side_by_side = problem.k.heads_together() && problem.v.heads_together();
+        let pieces = decoded.iter().map(|sequence| sequence.chunks().len()).sum::<usize>() * key_heads;
+        for sequence in decoded {
+            // Heads that a thread reads together change no bit, so that the number of threads may tell how many.
+            let most = if side_by_side { most_heads(problem.group * sequence.queries.len()) } else { 1 };
+            let together = most.min(pieces / (2 * threads::count())).max(1);
+            let from = tasks.len();
+            for keys in sequence.chunks() {
+                for first in (0..key_heads).step_by(together) {
+                    let key_heads = first..key_heads.min(first + together);
+                    let partial;
+                    (partial, rest) = rest.split_at_mut(key_heads.len() * sequence.unit);
+                    let (batch, queries, keys) = (sequence.batch, sequence.queries.clone(), keys.clone());
+                    tasks.push(Task::Chunk { batch, key_heads, queries, keys, partial });
+                }
+            }
+            if !side_by_side {
+                // In the order in which they lie: a chunk asks for the start of the next one of its head.
+                tasks[from..].sort_by_key(|task| match task {
+                    Task::Chunk { key_heads, .. } => key_heads.start,
+                    Task::Panels { .. } => 0,
                 });
             }
         }
+        tasks
     }
 
-    for at in 1..tasks.len() {
-        let next = match &tasks[at] {
-            Task::Panels { batch, head, first, .. } => Some([*batch, *head, *first]),
-            Task::Chunk { .. } => None,
-        };
-        if let Task::Panels { next: place, .. } = &mut tasks[at - 1] {
-            *place = next;
+    /// Shares out the queries of the other sequences, and the output of all; what is still to be merged.
+    fn panels<'t, 'd>(
+        &self,
+        decoded: &'d [Decoded],
+        out: &'t mut [T],
+    ) -> (Vec<Task<'t, T>>, Vec<Merged<'t, 'd, T>>) {
+        let Self { problem, readouts, plan, .. } = self;
+        let value_dim = problem.value_dim;
+        let (mut tasks, mut rows) = (Vec::new(), Vec::new());
+        let mut panels: Vec<usize> = Vec::new();
+        let per_batch = decoded.len() / problem.batch;
+        for (n, mut out) in out.chunks_mut(problem.queries * value_dim).enumerate() {
+            let (batch, head) = (n / problem.heads, n % problem.heads);
+            if head == 0 {
+                panels.clear();
+                panels.extend(problem.visibility.sequences().map(|queries| self.panel(batch, queries)));
+            }
+            let mut decoded = decoded[batch * per_batch..].iter();
+            for (queries, &panel) in problem.visibility.sequences().zip(&panels) {
+                let part;
+                (part, out) = out.split_at_mut(queries.len() * value_dim);
+                if few(&queries) {
+                    if let Some(sequence) = decoded.next() {
+                        rows.push(Merged { sequence, head, out: part, seen: readouts.fused() });
+                    }
+                    continue;
+                }
+                let len = plan.queries_of_task(queries.len(), panel);
+                for (at, out) in part.chunks_mut(len * value_dim).enumerate() {
+                    let first = queries.start + at * len;
+                    if let Some(Task::Panels { next, .. }) = tasks.last_mut() {
+                        *next = Some([batch, head, first]);
+                    }
+                    let seen = readouts.fused();
+                    tasks.push(Task::Panels { batch, head, first, panel, next: None, out, seen });
+                }
+            }
         }
+        (tasks, rows)
     }
 
-    let norms = if plan.needs.value_norms { value_norms(problem) } else { Vec::new() };
-    let norms_of = |batch: usize, head: usize| {
-        let first = (batch * problem.heads + head) / problem.group * problem.keys;
-        if norms.is_empty() { &[][..] } else { &norms[first..first + problem.keys] }
-    };
-    let spread = problem.multiply_adds() > WORTH_A_THREAD;
-    threads::for_each(&mut tasks, spread, |task| {
+    /// Queries per panel of a sequence. By its own keys, so that its bits are those that it has alone; only weights that
+    /// stay ask for them.
+    fn panel(&self, batch: usize, queries: Range<usize>) -> usize {
+        let own = || self.problem.visibility.keys_of_all(batch, queries).len();
+        let keys = if self.plan.needs.weights { own() } else { 0 };
+        let width = COLUMNS * T::Number::lanes(self.isa);
+        self.plan.tiles(keys, width) * width
+    }
+
+    /// Does a piece of work.
+    fn compute(&self, task: &mut Task<T>) {
+        let &Self { problem, isa, ref plan, reads, .. } = self;
         workspace::with(|workspace| match task {
             Task::Panels { batch, head, first, panel, next, out, seen } => {
-                let (batch, head, first, panel) = (*batch, *head, *first, *panel);
+                let (batch, head, panel) = (*batch, *head, *panel);
+                let value_norms = self.norms_of(batch, head);
                 seen.iter_mut().for_each(|readout| readout.expect(out.len() / problem.value_dim));
                 let count = out.len().div_ceil(panel * problem.value_dim);
                 for (at, out) in out.chunks_mut(panel * problem.value_dim).enumerate() {
-                    let first = first + at * panel;
+                    let first = *first + at * panel;
                     let own = (at + 1 < count).then_some([batch, head, first + panel]);
                     let next = own.or(*next);
-                    let value_norms = norms_of(batch, head);
-                    let reading = reads.then_some(Reading { plan: &plan, value_norms, readouts: seen });
+                    let reading = reads.then_some(Reading { plan, value_norms, readouts: seen });
                     let workspace = &mut *workspace;
                     T::run(isa, Panel { problem, batch, head, first, next, out, reading, workspace });
                 }
@@ -232,36 +274,27 @@ fn attend<T: Element>(
                 T::run(isa, Chunk { problem, batch, key_heads, queries, keys, partial, workspace });
             }
         });
-    });
-    let mut parts = Vec::new();
-    for task in tasks {
-        match task {
-            Task::Panels { batch, head, first, seen, .. } => {
-                parts.push((batch * problem.heads + head, first, seen));
-            }
-            Task::Chunk { .. } => {}
-        }
     }
 
-    let all = &partials[..];
-    let spread = spread && (reads || partials_len > WORTH_A_THREAD);
-    threads::for_each(&mut rows, spread, |Merged { sequence, head, out, seen }| {
-        let (sequence, head) = (*sequence, *head);
-        let stride = key_heads * sequence.unit;
+    /// Puts the partial results of one head of a sequence together, and shows the readouts its rows.
+    fn merge(&self, Merged { sequence, head, out, seen }: &mut Merged<T>, partials: &[T::Number]) {
+        let &Self { problem, isa, rows: all, layout, .. } = self;
+        let (sequence, head, value_dim) = (*sequence, *head, problem.value_dim);
+        let stride = self.key_heads() * sequence.unit;
         let end = sequence.start + sequence.chunks().len() * stride;
-        let partials = &all[sequence.start + head / problem.group * sequence.unit..end];
+        let partials = &partials[sequence.start + head / problem.group * sequence.unit..end];
         let rows = problem.group * sequence.queries.len();
+        let sink = problem.sinks.map(|sinks| sinks[head]);
         workspace::with(|workspace| {
-            for (i, out) in out.chunks_mut(problem.value_dim).enumerate() {
+            for (i, out) in out.chunks_mut(value_dim).enumerate() {
                 let query = sequence.queries.start + i;
                 let row = i * problem.group + head % problem.group;
                 let own = &partials[row * layout.row()..];
-                let sink = problem.sinks.map(|sinks| sinks[head]);
-                let value_dim = problem.value_dim;
                 let merge = Merge { partials: own, stride, value_dim, sink, out, workspace: &mut *workspace };
-                if !T::Number::dispatch(isa, merge) {
+                let sum = T::Number::dispatch(isa, merge);
+                if sum.is_none() {
                     rowwise::one(problem, sequence.batch, head, query, &mut workspace.row, out);
-                } else if reads {
+                } else if all {
                     let scores = partials.chunks(stride).zip(sequence.chunks()).map(|(chunk, keys)| {
                         let scores = &chunk[rows * layout.row() + row * CHUNK..][..keys.len()];
                         (keys, scores)
@@ -273,18 +306,27 @@ fn attend<T: Element>(
                         |scores, sink, weights| f64::dispatch(isa, Softmax { scores, sink, weights }),
                     );
                 }
-                if reads {
-                    workspace.row.measure(norms_of(sequence.batch, head));
-                    seen.iter_mut().for_each(|readout| readout.see(&workspace.row));
+                match sum.filter(|_| !all) {
+                    Some(sum) => seen.iter_mut().for_each(|readout| readout.see_sum(&sum)),
+                    None => {
+                        workspace.row.measure(self.norms_of(sequence.batch, head));
+                        seen.iter_mut().for_each(|readout| readout.see(&workspace.row));
+                    }
                 }
             }
         });
-    });
-    for Merged { sequence, head, seen, .. } in rows {
-        parts.push((sequence.batch * problem.heads + head, sequence.queries.start, seen));
     }
-    workspace::give_partials(partials);
-    parts
+
+    fn key_heads(&self) -> usize {
+        self.problem.heads / self.problem.group
+    }
+
+    /// ‖v‖ of the values that a head reads; nothing where no readout needs them.
+    fn norms_of(&self, batch: usize, head: usize) -> &[f32] {
+        let &Self { problem, ref value_norms, .. } = self;
+        let first = (batch * problem.heads + head) / problem.group * problem.keys;
+        if value_norms.is_empty() { &[] } else { &value_norms[first..first + problem.keys] }
+    }
 }
 
 /// ‖v‖ of every value, `[batch, kv_heads, keys]`.

@@ -80,6 +80,7 @@ fn compare<T: Element>(queries: usize, case: Case) {
     let cuts = keys / 3;
     for list in [
         format!("lse,entropy,max,top=3,received,rows=0:{middle},segments=0:{cuts}:{keys},blocks=4,distance"),
+        "lse".into(),
         "lse,max,distance,blocks=64".into(),
         "top=9,rows=0,blocks=1".into(),
         "top=40,entropy,blocks=17".into(),

@@ -8,13 +8,14 @@ use std::ops::Range;
 use super::Head;
 use crate::{
     isa::{COLUMNS, MAX_LANES, Simd},
+    reference::Normalizer,
     softmax::exp2,
 };
 
 /// What a readout needs the pass to keep.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Needs {
-    /// [`Lanes`]; entropy and distance are right with `moments` alone.
+    /// [`PerLane`]; entropy and distance are right with `moments` alone.
     pub(crate) lanes: bool,
     /// Σ weight · exponent and Σ weight · distance of every query.
     pub(crate) moments: bool,
@@ -57,6 +58,14 @@ pub(crate) trait Fuse: Head {
     fn see_lanes<S: Simd>(&mut self, tile: &Tile<S>, lanes: Range<usize>, room: &[S::N]) {
         let _ = (tile, lanes, room);
     }
+    /// Whether it needs of a decoded query no more than [`Fuse::see_sum`] shows.
+    fn sum_is_enough(&self) -> bool {
+        false
+    }
+    /// A decoded query, if all readouts have enough of its sum; else they see rows.
+    fn see_sum(&mut self, sum: &Normalizer) {
+        let _ = sum;
+    }
     /// Takes in the same readout of the queries that follow; or gives it back, where its numbers simply come after
     /// those of this one.
     fn absorb(&mut self, later: Self) -> Option<Self>
@@ -94,7 +103,7 @@ pub(crate) struct Tile<'a, S: Simd> {
     pub(crate) unit: S::N,
     pub(crate) top: [S::F; COLUMNS],
     pub(crate) share: [S::F; COLUMNS],
-    pub(crate) lanes: &'a Lanes,
+    pub(crate) lanes: &'a PerLane,
     /// Keys between two cuts or block borders.
     pub(crate) spans: &'a [Range<usize>],
     /// Weight of each span, `[spans, queries]`; 0 for queries that the pass can't vouch for.
@@ -131,7 +140,7 @@ impl<S: Simd> Tile<'_, S> {
 
 /// A number of each query of a finished tile.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lanes {
+pub(crate) struct PerLane {
     /// ln Σ exp(score), the sink counted.
     pub(crate) lse: [f64; COLUMNS * MAX_LANES],
     /// −Σ p ln p over the keys.

@@ -40,5 +40,5 @@ impl Readout for Lse {
 }
 
 fn head() -> PerQuery {
-    PerQuery::new(|row| row.lse, |lanes| &lanes.lse)
+    PerQuery::of_sum(|row| row.lse, |lanes| &lanes.lse, |sum| sum.lse)
 }

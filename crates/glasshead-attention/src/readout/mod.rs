@@ -25,12 +25,12 @@ use std::{fmt::Debug, ops::Range, sync::Arc};
 
 pub use merge::{Part, Parts, merge, shares};
 
-pub(crate) use fused::{Block, Fuse, Lanes, Needs, Tile, Weights};
+pub(crate) use fused::{Block, Fuse, Needs, PerLane, Tile, Weights};
 
 use crate::{
     AttentionError,
     isa::Simd,
-    reference::Row,
+    reference::{Normalizer, Row},
     threads,
     views::{count, fits},
 };
@@ -231,6 +231,12 @@ macro_rules! at_work {
             }
             pub(crate) fn see(&mut self, row: &Row) {
                 match self { $(Self::$kind(head) => head.see(row)),* }
+            }
+            pub(crate) fn sum_is_enough(&self) -> bool {
+                match self { $(Self::$kind(head) => head.sum_is_enough()),* }
+            }
+            pub(crate) fn see_sum(&mut self, sum: &Normalizer) {
+                match self { $(Self::$kind(head) => head.see_sum(sum)),* }
             }
             pub(crate) fn expect(&mut self, queries: usize) {
                 match self { $(Self::$kind(head) => head.expect(queries)),* }
@@ -525,17 +531,23 @@ fn side_by_side<'a>(array: &'a mut Array, mut parts: Vec<Values>, moving: &mut V
 pub(crate) struct PerQuery {
     values: Vec<f32>,
     of: fn(&Row) -> f64,
-    of_lanes: fn(&Lanes) -> &[f64],
+    of_lanes: fn(&PerLane) -> &[f64],
+    of_sum: Option<fn(&Normalizer) -> f64>,
     moments: bool,
 }
 
 impl PerQuery {
-    fn new(of: fn(&Row) -> f64, of_lanes: fn(&Lanes) -> &[f64]) -> Self {
-        Self { values: Vec::new(), of, of_lanes, moments: false }
+    fn new(of: fn(&Row) -> f64, of_lanes: fn(&PerLane) -> &[f64]) -> Self {
+        Self { values: Vec::new(), of, of_lanes, of_sum: None, moments: false }
+    }
+
+    /// The same, of what the sum of a row says.
+    fn of_sum(of: fn(&Row) -> f64, of_lanes: fn(&PerLane) -> &[f64], of_sum: fn(&Normalizer) -> f64) -> Self {
+        Self { of_sum: Some(of_sum), ..Self::new(of, of_lanes) }
     }
 
     /// The same, of what has to be summed beside the weights.
-    fn of_moments(of: fn(&Row) -> f64, of_lanes: fn(&Lanes) -> &[f64]) -> Self {
+    fn of_moments(of: fn(&Row) -> f64, of_lanes: fn(&PerLane) -> &[f64]) -> Self {
         Self { moments: true, ..Self::new(of, of_lanes) }
     }
 }
@@ -557,6 +569,14 @@ impl Fuse for PerQuery {
 
     fn see_lanes<S: Simd>(&mut self, tile: &Tile<S>, lanes: Range<usize>, _: &[S::N]) {
         self.values.extend((self.of_lanes)(tile.lanes)[lanes].iter().map(|x| *x as f32));
+    }
+
+    fn sum_is_enough(&self) -> bool {
+        self.of_sum.is_some()
+    }
+
+    fn see_sum(&mut self, sum: &Normalizer) {
+        self.values.extend(self.of_sum.map(|of| of(sum) as f32));
     }
 
     fn expect(&mut self, queries: usize) {

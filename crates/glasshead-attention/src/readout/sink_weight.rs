@@ -20,5 +20,5 @@ impl Readout for SinkWeight {
 }
 
 fn head() -> PerQuery {
-    PerQuery::new(|row| row.sink_weight, |lanes| &lanes.sink_weight)
+    PerQuery::of_sum(|row| row.sink_weight, |lanes| &lanes.sink_weight, |sum| sum.sink_weight)
 }
