@@ -13,21 +13,34 @@ use glasshead::{Error, Result};
 
 use crate::printer;
 
-/// True while temporary files may lie on the disk. Whoever holds the lock decides what a signal does.
-static WRITING: Mutex<bool> = Mutex::new(false);
+/// What a command is at. Whoever holds the lock decides what a signal does.
+static STAGE: Mutex<Stage> = Mutex::new(Stage::Working);
+/// Bytes that are written between two looks for a signal.
+const AT_ONCE: usize = 8 << 20;
 /// A signal came while files were written.
 static STOPPED: AtomicBool = AtomicBool::new(false);
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Working,
+    /// Temporary files may lie on the disk.
+    Writing,
+    /// All files are in their places, and the program is about to end.
+    Written,
+}
 
 /// From here on Ctrl-C ends the program at once; while files are written, as soon as they are removed.
 pub(crate) fn watch() -> Result<()> {
     ctrlc::set_handler(|| {
-        let writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-        if *writing {
-            STOPPED.store(true, Ordering::Relaxed);
-        } else {
-            // The lock is held until the end, so that no file is begun meanwhile.
-            printer::failure(&stopped());
-            process::exit(1);
+        let stage = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+        match *stage {
+            Stage::Working => {
+                // The lock is held until the end, so that no file is begun meanwhile.
+                printer::failure(&stopped());
+                process::exit(1);
+            }
+            Stage::Writing => STOPPED.store(true, Ordering::Relaxed),
+            Stage::Written => {}
         }
     })
     .map_err(|cause| Error::environment(format!("Ctrl-C cannot be watched for: {cause}"), ""))
@@ -35,15 +48,15 @@ pub(crate) fn watch() -> Result<()> {
 
 /// Runs `work`, which writes files through [`Stoppable`].
 pub(crate) fn while_writing(work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let set = |writing| *WRITING.lock().unwrap_or_else(PoisonError::into_inner) = writing;
-    set(true);
+    let set = |stage| *STAGE.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    set(Stage::Writing);
     let outcome = work();
-    set(false);
+    set(if outcome.is_ok() { Stage::Written } else { Stage::Working });
     if outcome.is_err() && STOPPED.load(Ordering::Relaxed) { Err(stopped()) } else { outcome }
 }
 
 fn stopped() -> Error {
-    Error::environment("interrupted; nothing was written", "run it again; --layers keeps fewer layers")
+    Error::environment("interrupted; nothing was written", "run it again; a smaller request takes less time")
 }
 
 /// A writer that fails after a signal; whoever owns its temporary file removes it then.
@@ -55,7 +68,7 @@ impl Write for Stoppable<'_> {
             // Not `Interrupted`: that one is tried again.
             return Err(io::Error::other("interrupted"));
         }
-        self.0.write(bytes)
+        self.0.write(&bytes[..bytes.len().min(AT_ONCE)])
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -8,16 +8,21 @@ use glasshead::{
         Array, Attention, AttentionError, Element, InstructionSet, Mask, MaskValues, Read, Shape, TensorView,
         Values,
     },
-    weights::{ArrayData, Arrays, NewArray, check_target, read_safetensors, write_safetensors},
+    weights::{ArrayData, Arrays, NewArray, check_target, read_safetensors, safetensors, write_atomically},
 };
 
-use crate::{args::AttendArgs, printer};
+use crate::{
+    args::AttendArgs,
+    interrupt::{self, Stoppable},
+    printer,
+};
 
 /// The arrays that are read.
 const KNOWN: [&str; 7] = ["q", "k", "v", "mask", "kv_lengths", "sinks", "alibi_slopes"];
 
 pub(crate) fn run(args: AttendArgs) -> Result<()> {
     check_target(&args.output, &[&args.input])?;
+    interrupt::watch()?;
     let arrays = read_safetensors(&args.input)?;
     let unknown: Vec<&str> =
         arrays.list().map(|(name, _)| name).filter(|name| !KNOWN.contains(name)).collect();
@@ -38,7 +43,8 @@ pub(crate) fn run(args: AttendArgs) -> Result<()> {
         ("command".to_owned(), super::command_line()),
         ("version".to_owned(), format!("glasshead {}", env!("CARGO_PKG_VERSION"))),
     ]);
-    write_safetensors(&args.output, &out, &metadata)
+    let write = safetensors(&out, &metadata)?;
+    interrupt::while_writing(|| write_atomically(&args.output, |out| write(&mut Stoppable(out))))
 }
 
 /// Runs on so many threads, or on all.

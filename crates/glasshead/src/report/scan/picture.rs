@@ -75,7 +75,7 @@ pub(super) fn picture(scan: &Scan) -> Result<Picture> {
             let queries = |row: usize| if row + 1 == rows && last > 0 { last } else { size } as f32;
             let shares: Vec<f32> =
                 values.iter().enumerate().map(|(at, sum)| sum / queries(at / columns.max(1))).collect();
-            let (shapes, side) = map(&shares, columns);
+            let (shapes, side) = map(&shares, columns, &down(rows, size), size);
             let squares = format!("squares of {size} × {size} tokens, mean share of a query's weight");
             (shapes, format!("map of queries (down) and keys (across), {squares}"), side)
         }
@@ -85,7 +85,7 @@ pub(super) fn picture(scan: &Scan) -> Result<Picture> {
             (shapes, format!("weights of the query at token {query} \"{word}\""), side)
         }
         ("rows", ..) => {
-            let (shapes, side) = map(values, columns);
+            let (shapes, side) = map(values, columns, &scan.rows, 1);
             (shapes, format!("weights of {} queries (down) on all keys (across)", scan.rows.len()), side)
         }
         _ => {
@@ -152,29 +152,59 @@ pub(super) fn recipe(scan: &Scan) -> Vec<String> {
     vec![format!("{model}, {tokens} tokens,{weights} glasshead {}", scan.recipe.version), made]
 }
 
-/// `shares [rows, columns]` as squares; neighbours of one shade are drawn at once.
-fn map(shares: &[f32], columns: usize) -> (Vec<Shape>, [usize; 2]) {
+/// The first query of each row of squares.
+fn down(rows: usize, size: usize) -> Vec<usize> {
+    (0..rows).map(|row| row * size).collect()
+}
+
+/// Of numbers that are marked on an axis, those that have room: so many, one after the other, take as many pixels.
+fn marked(cells: usize, side: usize, room: usize) -> impl Iterator<Item = usize> {
+    let least = room.div_ceil(side);
+    // 1, 2, 5, 10, 20, …
+    let steps = (0..).flat_map(|power| [1, 2, 5].map(|digit| digit * 10usize.pow(power)));
+    (0..cells).step_by(steps.into_iter().find(|step| *step >= least).unwrap_or(1))
+}
+
+/// `shares [rows, columns]` as squares, each of `size` keys; neighbours of one shade are drawn at once. `queries` are the
+/// first of each row. Numbers of tokens stand on the left and below.
+fn map(shares: &[f32], columns: usize, queries: &[usize], size: usize) -> (Vec<Shape>, [usize; 2]) {
     let rows = shares.len() / columns.max(1);
     let side = (MAP / rows.max(columns).max(1)).max(1);
+    // Few rows are as high as a line of text.
+    let high = (MAP / rows.max(1)).clamp(side, LINE.max(side));
     // The keys that no query sees stay as pale as paper; a frame shows how far the map goes.
-    let (width, height) = (columns * side, rows * side);
+    let (width, height) = (columns * side, rows * high);
+    let last = [queries.last().copied().unwrap_or(0), columns.saturating_sub(1) * size];
+    let digits = last.map(|last| last.to_string().len());
+    let (left, below) = ((digits[0] + 1) * CHARACTER, height + 2 + LINE / 4);
+    let mut numbers = Vec::new();
+    for row in marked(rows, high, if high < LINE { 2 * LINE } else { LINE }) {
+        let number = queries.get(row).map_or_else(String::new, usize::to_string);
+        let x = (digits[0] - number.len().min(digits[0])) * CHARACTER;
+        numbers.push(Shape::Text([x, row * high], PALE, number));
+    }
+    for column in marked(columns, side, (digits[1] + 2) * CHARACTER) {
+        let number = (column * size).to_string();
+        numbers.push(Shape::Text([left + 1 + column * side, below], PALE, number));
+    }
     let mut shapes = vec![
-        Shape::Rectangle([0, 0, width + 2, height + 2], [218, 220, 224]),
-        Shape::Rectangle([1, 1, width, height], WHITE),
+        Shape::Rectangle([left, 0, width + 2, height + 2], [218, 220, 224]),
+        Shape::Rectangle([left + 1, 1, width, height], WHITE),
     ];
+    shapes.append(&mut numbers);
     for (row, shares) in shares.chunks_exact(columns.max(1)).enumerate() {
         let mut column = 0;
         while column < columns {
             let shade = shade(shares[column]);
             let same = shares[column..].iter().take_while(|&&share| self::shade(share) == shade).count();
             if shade > 0 {
-                let place = [1 + column * side, 1 + row * side, same * side, side];
+                let place = [left + 1 + column * side, 1 + row * high, same * side, high];
                 shapes.push(Shape::Rectangle(place, colour(shade)));
             }
             column += same;
         }
     }
-    (shapes, [width + 2, height + 2])
+    (shapes, [left + width + 2 + digits[1] * CHARACTER, below + LINE])
 }
 
 /// The tokens as text, each on the shade of its share; what lies between tokens is left white.
@@ -290,8 +320,25 @@ mod tests {
 
     #[test]
     fn a_map_draws_neighbours_of_one_shade_at_once() {
-        let (shapes, side) = map(&[1.0, 1.0, 0.0, 0.0, 0.25, 1.0], 3);
-        assert_eq!(side, [512 / 3 * 3 + 2, 512 / 3 * 2 + 2]);
-        assert_eq!(shapes.len(), 2 + 3);
+        let (shapes, side) = map(&[1.0, 1.0, 0.0, 0.0, 0.25, 1.0], 3, &[0, 10], 10);
+        assert_eq!(side, [24 + 512 / 3 * 3 + 2 + 16, 512 / 3 * 2 + 2 + 4 + LINE]);
+        let squares = shapes.iter().filter(|shape| matches!(shape, Shape::Rectangle(..))).count();
+        assert_eq!(squares, 2 + 3);
+        let number =
+            |shape: &Shape| if let Shape::Text(_, _, text) = shape { Some(text.clone()) } else { None };
+        let numbers: Vec<_> = shapes.iter().filter_map(number).collect();
+        assert_eq!(numbers, ["0", "10", "0", "10", "20"]);
+    }
+
+    #[test]
+    fn few_rows_are_as_high_as_a_line() {
+        let (_, [_, height]) = map(&[0.5; 2000], 1000, &[3, 999], 1);
+        assert_eq!(height, 2 * LINE + 2 + 4 + LINE);
+    }
+
+    #[test]
+    fn numbers_on_an_axis_do_not_touch() {
+        assert_eq!(marked(5, 100, 40).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!(marked(300, 2, 40).collect::<Vec<_>>(), (0..300).step_by(20).collect::<Vec<_>>());
     }
 }
