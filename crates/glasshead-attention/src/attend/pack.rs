@@ -38,7 +38,7 @@ pub(super) struct Source<'a, T: Element> {
 
 /// Rows farther apart than this many times their length fall into few sets of the first cache, and each onto
 /// a page of its own.
-const APART: usize = 2;
+const SPREAD: usize = 2;
 
 impl<'a, T: Element> Source<'a, T> {
     pub(super) fn new(view: TensorView<'a, T>, batch: usize, head: usize, padded: usize) -> Self {
@@ -49,7 +49,7 @@ impl<'a, T: Element> Source<'a, T> {
     /// Copies blocks whose rows lie far apart: for values, of which every row is touched again for every few
     /// dims. Keys are read in one go, and gain nothing.
     pub(super) fn gathered(mut self) -> Self {
-        self.far = APART * self.view.shape()[3];
+        self.far = SPREAD * self.view.shape()[3];
         self
     }
 

@@ -61,7 +61,7 @@ impl<N: Number> Terms<N> {
     ) -> Depth {
         let Some(mask) = problem.mask() else { return Depth::Clear };
         let floor = FLOOR * self.unit().to_f64();
-        let near = if self.plain { f64::NEG_INFINITY } else { floor + APART };
+        let near = if self.plain { f64::NEG_INFINITY } else { floor + FAINT };
         if max > near {
             return Depth::Clear;
         }
@@ -121,7 +121,7 @@ const SUNK: f64 = -1e37;
 /// than a power can take; this one times any number is exact.
 const FLOOR: f64 = -((1u64 << 30) as f64);
 /// Weights are nothing where the exponent is so much below the largest.
-const APART: f64 = 512.0;
+const FAINT: f64 = 512.0;
 
 /// What is known of the scores of a query where there is a mask.
 pub(super) enum Depth {
