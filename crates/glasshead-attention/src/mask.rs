@@ -70,13 +70,63 @@ pub(crate) enum Cover {
 
 impl Cover {
     #[inline(always)]
-    fn of<X>(values: &[X], is_open: impl Fn(&X) -> bool, is_hidden: impl Fn(&X) -> bool) -> Self {
+    fn of<V: MaskValue>(values: &[V]) -> Self {
         match values.first() {
-            Some(first) if is_hidden(first) && every(values, is_hidden) => Self::Hidden,
-            Some(_) if every(values, is_open) => Self::Open,
+            Some(first) if *first == V::HIDDEN && every(values, |x| *x == V::HIDDEN) => Self::Hidden,
+            Some(_) if every(values, |x| *x == V::OPEN) => Self::Open,
             _ => Self::Mixed,
         }
     }
+}
+
+/// A value of a mask array.
+trait MaskValue: Copy + PartialEq {
+    /// Adds nothing.
+    const OPEN: Self;
+    const HIDDEN: Self;
+    /// What is added to the score.
+    fn bias(self) -> f64;
+}
+
+impl MaskValue for bool {
+    const OPEN: Self = true;
+    const HIDDEN: Self = false;
+    #[inline(always)]
+    fn bias(self) -> f64 {
+        if self { 0.0 } else { f64::NEG_INFINITY }
+    }
+}
+
+macro_rules! added {
+    ($($type:ty: $zero:expr, $hidden:expr;)*) => {$(
+        impl MaskValue for $type {
+            const OPEN: Self = $zero;
+            const HIDDEN: Self = $hidden;
+            #[inline(always)]
+            fn bias(self) -> f64 {
+                self.into()
+            }
+        }
+    )*};
+}
+added! {
+    f32: 0.0, f32::NEG_INFINITY;
+    f64: 0.0, f64::NEG_INFINITY;
+    f16: f16::ZERO, f16::NEG_INFINITY;
+    bf16: bf16::ZERO, bf16::NEG_INFINITY;
+}
+
+/// The same expression of the values `$x`, whatever their type.
+macro_rules! of_values {
+    ($values:expr, $x:ident => $of:expr) => {
+        match $values {
+            MaskValues::Bool($x) => $of,
+            MaskValues::F32($x) => $of,
+            MaskValues::F64($x) => $of,
+            MaskValues::F16($x) => $of,
+            MaskValues::Bf16($x) => $of,
+        }
+    };
 }
 
 /// Whether all are; looked at so many at a time, for the compiler to take them side by side.
@@ -124,13 +174,7 @@ impl<'a> Mask<'a> {
             strides[axis] = if full[axis] == 1 { 0 } else { step };
             step = step.saturating_mul(full[axis]);
         }
-        let found = match values {
-            MaskValues::Bool(x) => x.len(),
-            MaskValues::F32(x) => x.len(),
-            MaskValues::F64(x) => x.len(),
-            MaskValues::F16(x) => x.len(),
-            MaskValues::Bf16(x) => x.len(),
-        };
+        let found = of_values!(values, x => x.len());
         let needed = values_needed(full, strides);
         if needed.is_none_or(|needed| needed > found) {
             let needed = needed.unwrap_or(usize::MAX);
@@ -178,45 +222,30 @@ impl<'a> Mask<'a> {
     #[inline(always)]
     fn cover_of_row(&self, query: [usize; 3], keys: Range<usize>) -> Cover {
         let range = self.range(query, keys);
-        match self.values {
-            MaskValues::Bool(x) => Cover::of(&x[range], |x| *x, |x| !*x),
-            MaskValues::F32(x) => Cover::of(&x[range], |x| *x == 0.0, |x| *x == f32::NEG_INFINITY),
-            MaskValues::F64(x) => Cover::of(&x[range], |x| *x == 0.0, |x| *x == f64::NEG_INFINITY),
-            MaskValues::F16(x) => Cover::of(&x[range], |x| *x == f16::ZERO, |x| *x == f16::NEG_INFINITY),
-            MaskValues::Bf16(x) => Cover::of(&x[range], |x| *x == bf16::ZERO, |x| *x == bf16::NEG_INFINITY),
-        }
+        of_values!(self.values, x => Cover::of(&x[range]))
     }
 
     /// What is added to the scores of those of these keys that are not hidden, if it is the same for all; −∞ where there
     /// are none.
     pub(crate) fn level(&self, query: [usize; 3], keys: Range<usize>) -> Option<f64> {
         #[inline(always)]
-        fn the_one<X: Copy + PartialEq>(values: &[X], hidden: X) -> Option<X> {
-            let one = values.iter().copied().find(|x| *x != hidden).unwrap_or(hidden);
-            every(values, |x| (*x == one) | (*x == hidden)).then_some(one)
+        fn the_one<V: MaskValue>(values: &[V]) -> Option<f64> {
+            let one = values.iter().copied().find(|x| *x != V::HIDDEN).unwrap_or(V::HIDDEN);
+            every(values, |x| (*x == one) | (*x == V::HIDDEN)).then(|| one.bias())
         }
         let range = self.range(query, keys);
-        match self.values {
-            MaskValues::Bool(x) => Some(if x[range].contains(&true) { 0.0 } else { f64::NEG_INFINITY }),
-            MaskValues::F32(x) => the_one(&x[range], f32::NEG_INFINITY).map(f64::from),
-            MaskValues::F64(x) => the_one(&x[range], f64::NEG_INFINITY),
-            MaskValues::F16(x) => the_one(&x[range], f16::NEG_INFINITY).map(f64::from),
-            MaskValues::Bf16(x) => the_one(&x[range], bf16::NEG_INFINITY).map(f64::from),
-        }
+        of_values!(self.values, x => the_one(&x[range]))
     }
 
     /// Where in memory the values of a query and these keys lie, how many bytes they are, and how many bytes after them
     /// those of the next query, 0 where it has the same.
     pub(crate) fn bytes(&self, query: [usize; 3], keys: Range<usize>) -> (*const u8, [usize; 2]) {
         let range = self.range(query, keys);
-        let (start, size) = match self.values {
-            MaskValues::Bool(x) => (x[range.clone()].as_ptr().cast(), size_of::<bool>()),
-            MaskValues::F32(x) => (x[range.clone()].as_ptr().cast(), size_of::<f32>()),
-            MaskValues::F64(x) => (x[range.clone()].as_ptr().cast(), size_of::<f64>()),
-            MaskValues::F16(x) => (x[range.clone()].as_ptr().cast(), size_of::<f16>()),
-            MaskValues::Bf16(x) => (x[range.clone()].as_ptr().cast(), size_of::<bf16>()),
-        };
-        (start, [range.len() * size, self.strides[2] * size])
+        let stride = self.strides[2];
+        of_values!(self.values, x => {
+            let row = &x[range];
+            (row.as_ptr().cast(), [size_of_val(row), stride * size_of_val(&x[..1])])
+        })
     }
 
     /// Where the values of these keys lie.
@@ -240,23 +269,9 @@ impl<'a> Mask<'a> {
     #[inline(always)]
     pub(crate) fn row<N: Number>(&self, query: [usize; 3], keys: Range<usize>, to: &mut [N]) {
         let range = self.range(query, keys);
-        let hidden = N::from_f64(f64::NEG_INFINITY);
-        match self.values {
-            MaskValues::Bool(x) => {
-                let bias = |seen: &bool| if *seen { N::default() } else { hidden };
-                to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = bias(x));
-            }
-            MaskValues::F32(x) => {
-                to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = N::from_f64(f64::from(*x)));
-            }
-            MaskValues::F64(x) => to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = N::from_f64(*x)),
-            MaskValues::F16(x) => {
-                to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = N::from_f64(x.to_f64()));
-            }
-            MaskValues::Bf16(x) => {
-                to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = N::from_f64(x.to_f64()));
-            }
-        }
+        of_values!(self.values, x => {
+            to.iter_mut().zip(&x[range]).for_each(|(to, x)| *to = N::from_f64(x.bias()));
+        });
     }
 }
 

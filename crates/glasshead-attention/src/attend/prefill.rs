@@ -224,8 +224,7 @@ impl<T: Element> Panel<'_, '_, T> {
 
         for (tile, out) in out.chunks_mut(width * value_dim).enumerate() {
             let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
-            let start = first + tile * width;
-            let queries = start..start + out.len() / value_dim;
+            let queries = queries_of(tile);
             let square = workspace.p.get(S::KEYS * width);
             let row = &mut workspace.row;
             let Sure { vouched, lse } =
