@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::Path,
     process,
     sync::{
         Mutex, PoisonError,
@@ -9,7 +10,7 @@ use std::{
     },
 };
 
-use glasshead::{Error, Result};
+use glasshead::{Error, Result, weights::write_atomically};
 
 use crate::printer;
 
@@ -53,6 +54,11 @@ pub(crate) fn while_writing(work: impl FnOnce() -> Result<()>) -> Result<()> {
     let outcome = work();
     set(if outcome.is_ok() { Stage::Written } else { Stage::Working });
     if outcome.is_err() && STOPPED.load(Ordering::Relaxed) { Err(stopped()) } else { outcome }
+}
+
+/// Writes a file whole or not at all, as long as nobody presses Ctrl-C.
+pub(crate) fn write(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    while_writing(|| write_atomically(path, |out| write(&mut Stoppable(out))))
 }
 
 fn stopped() -> Error {

@@ -8,14 +8,10 @@ use glasshead::{
         Array, Attention, AttentionError, Element, InstructionSet, Mask, MaskValues, Read, Shape, TensorView,
         Values,
     },
-    weights::{ArrayData, Arrays, NewArray, check_target, read_safetensors, safetensors, write_atomically},
+    weights::{ArrayData, Arrays, NewArray, check_target, read_safetensors, safetensors},
 };
 
-use crate::{
-    args::AttendArgs,
-    interrupt::{self, Stoppable},
-    printer,
-};
+use crate::{args::AttendArgs, interrupt, printer};
 
 /// The arrays that are read.
 const KNOWN: [&str; 7] = ["q", "k", "v", "mask", "kv_lengths", "sinks", "alibi_slopes"];
@@ -43,8 +39,7 @@ pub(crate) fn run(args: AttendArgs) -> Result<()> {
         ("command".to_owned(), super::command_line()),
         ("version".to_owned(), format!("glasshead {}", env!("CARGO_PKG_VERSION"))),
     ]);
-    let write = safetensors(&out, &metadata)?;
-    interrupt::while_writing(|| write_atomically(&args.output, |out| write(&mut Stoppable(out))))
+    interrupt::write(&args.output, safetensors(&out, &metadata)?)
 }
 
 /// Runs on so many threads, or on all.

@@ -7,13 +7,12 @@ use glasshead::{
         scan::text_from_file,
     },
     report::{HEADS_FORMATS, write_heads},
-    weights::{check_target, resolve, write_atomically},
+    weights::{check_target, resolve},
 };
 
 use crate::{
     args::HeadsArgs,
-    interrupt::{self, Stoppable},
-    printer,
+    interrupt, printer,
     progress::{Bars, Layers},
 };
 
@@ -36,9 +35,7 @@ pub(crate) fn run(args: HeadsArgs) -> Result<()> {
         None => printer::data(&write_heads(&cards, format, &printer::style())?),
         Some(path) => {
             let text = write_heads(&cards, format, &Default::default())?;
-            interrupt::while_writing(|| {
-                write_atomically(&path, |out| std::io::Write::write_all(&mut Stoppable(out), text.as_bytes()))
-            })
+            interrupt::write(&path, |out| out.write_all(text.as_bytes()))
         }
     }
 }
