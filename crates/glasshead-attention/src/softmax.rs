@@ -7,15 +7,31 @@ use crate::isa::{Number, Simd};
 /// x = n + f with whole n and |f| ≤ ½; 2ˣ = 2ⁿ · 2ᶠ, and a polynomial for 2ᶠ.
 #[inline(always)]
 pub(crate) fn exp2<S: Simd>(simd: S, x: S::F) -> S::F {
-    let (n, f) = simd.split(x);
+    let [power] = exp2_of(simd, [x]);
+    power
+}
+
+/// [`exp2`] of several vectors, side by side: every step waits for the one before it, not for its neighbours.
+#[inline(always)]
+pub(crate) fn exp2_of<S: Simd, const V: usize>(simd: S, x: [S::F; V]) -> [S::F; V] {
+    let (mut n, mut f) = (x, x);
+    for v in 0..V {
+        (n[v], f[v]) = simd.split(x[v]);
+    }
     // Over a power of 2, which changes no digit.
     let coefficient = |k: usize| simd.constant(S::N::EXP2[k].to_f64() / S::LIFT);
     let degree = S::N::EXP2.len() - 1;
-    let mut p = coefficient(degree);
+    let mut p = [coefficient(degree); V];
     for k in (1..degree).rev() {
-        p = simd.mul_add(p, f, coefficient(k));
+        for v in 0..V {
+            p[v] = simd.mul_add(p[v], f[v], coefficient(k));
+        }
+        p = simd.abreast(p);
     }
-    simd.mul_pow2(simd.mul_add_once(p, f, coefficient(0)), n)
+    for v in 0..V {
+        p[v] = simd.mul_pow2(simd.mul_add_once(p[v], f[v], coefficient(0)), n[v]);
+    }
+    p
 }
 
 /// (tanh x − x)/x³ for |x| < 0.625: the coefficients of Cephes' tanhf (Moshier).

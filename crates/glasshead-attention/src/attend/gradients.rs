@@ -173,6 +173,8 @@ fn run<T: Element>(
             }
         }
     }
+    // Those with most to do first, as in the forward pass.
+    tasks.reverse();
 
     let key_heads: Vec<_> = key_heads.into_iter().map(Mutex::new).collect();
     let spare = Spare::default();

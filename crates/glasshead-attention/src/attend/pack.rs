@@ -131,10 +131,11 @@ impl<'a, T: Element> Source<'a, T> {
             if let (Some(first), Some(second)) =
                 (first.as_slice(), second.and_then(|second| second.as_slice()))
             {
-                while done + S::LANES <= first.len() {
-                    let (first, second) = (T::load(simd, &first[done..]), T::load(simd, &second[done..]));
-                    simd.store(D::join(simd, first, second), &mut to[done..]);
-                    done += S::LANES;
+                let both = first.chunks_exact(S::LANES).zip(second.chunks_exact(S::LANES));
+                let vectors = both.zip(to.chunks_exact_mut(S::LANES));
+                done = vectors.len() * S::LANES;
+                for ((first, second), to) in vectors {
+                    simd.store(D::join(simd, T::load(simd, first), T::load(simd, second)), to);
                 }
             }
             let mut second = second.into_iter().flat_map(|second| second.iter().skip(done).map(T::to_number));
@@ -149,12 +150,12 @@ impl<'a, T: Element> Source<'a, T> {
 /// Copies as many whole vectors as there are; how many values those hold.
 #[inline(always)]
 fn copy_vectors<S: Simd, L: Lanes<Number = S::N>>(simd: S, from: &[L], to: &mut [S::N]) -> usize {
-    let mut done = 0;
-    while done + S::LANES <= from.len() {
-        simd.store(L::load(simd, &from[done..]), &mut to[done..]);
-        done += S::LANES;
+    let vectors = from.chunks_exact(S::LANES).zip(to.chunks_exact_mut(S::LANES));
+    let count = vectors.len();
+    for (from, to) in vectors {
+        simd.store(L::load(simd, from), to);
     }
-    done
+    count * S::LANES
 }
 
 /// Copies `count` queries from `[batch, head, start]` on as items `[depth, queries]`; lanes without a query of

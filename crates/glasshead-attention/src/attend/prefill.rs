@@ -53,6 +53,8 @@ pub(super) struct Panel<'a, 'p, T: Element> {
     pub(super) head: usize,
     /// The first query.
     pub(super) first: usize,
+    /// Whether the panel before, on the same thread, has likely read the same head.
+    pub(super) again: bool,
     /// The panel that is likely to come after this one on the same thread: batch element, head, first query.
     pub(super) next: Option<[usize; 3]>,
     /// `[queries of the panel, value_dim]`
@@ -81,7 +83,7 @@ impl<T: Element> Kernel<T::Number> for Panel<'_, '_, T> {
 impl<T: Element> Panel<'_, '_, T> {
     #[inline(always)]
     fn attend<S: Simd<N = T::Number>, D: Dot<S>, const ROWS: usize, const READ: bool>(self, simd: S) {
-        let Self { problem, batch, head, first, next, out, mut reading, workspace } = self;
+        let Self { problem, batch, head, first, again, next, out, mut reading, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
         let count = out.len() / value_dim;
@@ -133,7 +135,7 @@ impl<T: Element> Panel<'_, '_, T> {
 
         // What the second cache holds since the panel before needs no fetching.
         let in_place = k_source.in_place::<S, D>().is_some() && v_source.pairs_in_place::<S, D>().is_some();
-        let held = in_place && first > 0 && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
+        let held = in_place && again && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
         let next =
             next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
         // Blocks are counted from the first key of the sequence, items too: how many queries make a panel, and what else

@@ -34,6 +34,7 @@ enum Task<'a, T: Element> {
         head: usize,
         first: usize,
         panel: usize,
+        again: bool,
         next: Option<[usize; 3]>,
         out: &'a mut [T],
         seen: Vec<AtWork>,
@@ -228,13 +229,17 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
                     continue;
                 }
                 let len = plan.queries_of_task(queries.len(), panel);
-                for (at, out) in part.chunks_mut(len * value_dim).enumerate() {
+                // The last queries of a causal text have most to do. They come first, so that it is short tasks that are
+                // left when threads run out of them.
+                for (at, out) in part.chunks_mut(len * value_dim).enumerate().rev() {
                     let first = queries.start + at * len;
-                    if let Some(Task::Panels { next, .. }) = tasks.last_mut() {
+                    let mut again = false;
+                    if let Some(Task::Panels { batch: before, head: one, next, .. }) = tasks.last_mut() {
                         *next = Some([batch, head, first]);
+                        again = [*before, *one] == [batch, head];
                     }
                     let seen = readouts.fused();
-                    tasks.push(Task::Panels { batch, head, first, panel, next: None, out, seen });
+                    tasks.push(Task::Panels { batch, head, first, panel, again, next: None, out, seen });
                 }
             }
         }
@@ -254,18 +259,19 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
     fn compute(&self, task: &mut Task<T>) {
         let &Self { problem, isa, ref plan, reads, .. } = self;
         workspace::with(|workspace| match task {
-            Task::Panels { batch, head, first, panel, next, out, seen } => {
+            Task::Panels { batch, head, first, panel, again, next, out, seen } => {
                 let (batch, head, panel) = (*batch, *head, *panel);
                 let value_norms = self.norms_of(batch, head);
                 seen.iter_mut().for_each(|readout| readout.expect(out.len() / problem.value_dim));
                 let count = out.len().div_ceil(panel * problem.value_dim);
                 for (at, out) in out.chunks_mut(panel * problem.value_dim).enumerate() {
                     let first = *first + at * panel;
+                    let again = *again || at > 0;
                     let own = (at + 1 < count).then_some([batch, head, first + panel]);
                     let next = own.or(*next);
                     let reading = reads.then_some(Reading { plan, value_norms, readouts: seen });
                     let workspace = &mut *workspace;
-                    T::run(isa, Panel { problem, batch, head, first, next, out, reading, workspace });
+                    T::run(isa, Panel { problem, batch, head, first, again, next, out, reading, workspace });
                 }
             }
             Task::Chunk { batch, key_heads, queries, keys, partial } => {

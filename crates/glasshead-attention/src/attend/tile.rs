@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     isa::{COLUMNS, Dot, Grid, Number, Simd, product},
-    softmax::exp2,
+    softmax::exp2_of,
 };
 
 /// What makes the scores of one tile of queries and one block of keys.
@@ -159,8 +159,8 @@ pub(super) trait Sums<S: Simd>: Copy {
     const BACKWARD: bool = false;
     /// Of no key.
     fn none(simd: S) -> Self;
-    /// Takes in the exponents x of a key, of the queries in column `c`: 2^x.
-    fn take(&mut self, simd: S, c: usize, x: S::F) -> S::F;
+    /// Takes in the exponents x `[keys, COLUMNS]` of some keys: 2^x.
+    fn take<const V: usize>(&mut self, simd: S, x: [S::F; V]) -> [S::F; V];
 }
 
 /// Σ 2^x
@@ -173,9 +173,12 @@ impl<S: Simd> Sums<S> for Sum<S::F> {
         Self([simd.constant(0.0); COLUMNS])
     }
     #[inline(always)]
-    fn take(&mut self, simd: S, c: usize, x: S::F) -> S::F {
-        let e = exp2(simd, x);
-        self.0[c] = simd.add(self.0[c], e);
+    fn take<const V: usize>(&mut self, simd: S, x: [S::F; V]) -> [S::F; V] {
+        let e = exp2_of(simd, x);
+        for (v, e) in e.into_iter().enumerate() {
+            let sum = &mut self.0[v % COLUMNS];
+            *sum = simd.add(*sum, e);
+        }
         e
     }
 }
@@ -204,15 +207,23 @@ impl<S: Simd, const BACKWARD: bool> Sums<S> for InOrder<S::F, BACKWARD> {
         Self(Moments { sum: zero, exponents: zero, after: zero })
     }
     #[inline(always)]
-    fn take(&mut self, simd: S, c: usize, x: S::F) -> S::F {
+    fn take<const V: usize>(&mut self, simd: S, mut x: [S::F; V]) -> [S::F; V] {
         // A hidden key has the exponent −∞, and 0 · −∞ would be NaN. NaN itself passes through this max.
-        let x = simd.max(simd.constant(-1100.0), x);
-        let e = exp2(simd, x);
+        for x in &mut x {
+            *x = simd.max(simd.constant(-1100.0), *x);
+        }
+        let e = exp2_of(simd, x);
         // A key counts once more for every one that comes after it: nothing is multiplied with its number.
         let Self(Moments { sum, exponents, after }) = self;
-        after[c] = simd.add(after[c], sum[c]);
-        sum[c] = simd.add(sum[c], e);
-        exponents[c] = simd.mul_add(e, x, exponents[c]);
+        for n in 0..V / COLUMNS {
+            let key = if BACKWARD { V / COLUMNS - 1 - n } else { n };
+            for c in 0..COLUMNS {
+                let (x, e) = (x[key * COLUMNS + c], e[key * COLUMNS + c]);
+                after[c] = simd.add(after[c], sum[c]);
+                sum[c] = simd.add(sum[c], e);
+                exponents[c] = simd.mul_add(e, x, exponents[c]);
+            }
+        }
         e
     }
 }
@@ -227,29 +238,27 @@ pub(super) fn exponentiate<S: Simd, D: Dot<S>, T: Sums<S>>(
     p: &mut [S::N],
     mut items: Option<&mut [S::N]>,
 ) -> T {
-    let width = COLUMNS * S::LANES;
+    let pair = 2 * COLUMNS * S::LANES;
     let zero = simd.constant(0.0);
     let base = [simd.sub(zero, base[0]), simd.sub(zero, base[1])];
     let unit = simd.splat(unit);
     let mut sums = T::none(simd);
-    let whole = p.len() - p.len() % (D::DEPTH * width);
+    let whole = p.len() - p.len() % pair;
     let (pairs, last) = p.split_at_mut(whole);
-    // The last key of an odd number has no second.
     let mut take_last = |sums: &mut T, items: Option<&mut [S::N]>| {
         if !last.is_empty() {
             let items = items.map(|items| &mut items[whole..]);
-            to_item::<S, D, T>(simd, unit, base, sums, [last, &mut []], items);
+            powers::<S, D, T, COLUMNS>(simd, unit, base, sums, last, items);
         }
     };
     if T::BACKWARD {
         take_last(&mut sums, items.as_deref_mut());
     }
-    let count = pairs.len() / (D::DEPTH * width);
+    let count = pairs.len() / pair;
     for n in 0..count {
-        let at = if T::BACKWARD { count - 1 - n } else { n } * D::DEPTH * width;
-        let (first, second) = pairs[at..at + D::DEPTH * width].split_at_mut(width);
+        let at = if T::BACKWARD { count - 1 - n } else { n } * pair;
         let items = items.as_deref_mut().map(|items| &mut items[at..]);
-        to_item::<S, D, T>(simd, unit, base, &mut sums, [first, second], items);
+        powers::<S, D, T, { 2 * COLUMNS }>(simd, unit, base, &mut sums, &mut pairs[at..at + pair], items);
     }
     if !T::BACKWARD {
         take_last(&mut sums, items);
@@ -257,33 +266,30 @@ pub(super) fn exponentiate<S: Simd, D: Dot<S>, T: Sums<S>>(
     sums
 }
 
-/// [`exponentiate`] of one item.
+/// [`exponentiate`] of the few keys that `V` vectors hold.
 #[inline(always)]
-fn to_item<S: Simd, D: Dot<S>, T: Sums<S>>(
+fn powers<S: Simd, D: Dot<S>, T: Sums<S>, const V: usize>(
     simd: S,
     unit: S::F,
     base: [S::F; COLUMNS],
     sums: &mut T,
-    mut keys: [&mut [S::N]; 2],
-    mut item: Option<&mut [S::N]>,
+    keys: &mut [S::N],
+    mut items: Option<&mut [S::N]>,
 ) {
-    for (c, base) in base.into_iter().enumerate() {
-        let at = c * S::LANES;
-        let mut powers = [simd.constant(0.0); 2];
-        for n in if T::BACKWARD { [1, 0] } else { [0, 1] } {
-            if !keys[n].is_empty() {
-                let x = simd.mul_add_once(simd.load(&keys[n][at..]), unit, base);
-                powers[n] = sums.take(simd, c, x);
-            }
-        }
-        let joined = D::join(simd, powers[0], powers[1]);
-        let Some(item) = item.as_deref_mut() else {
-            simd.store(joined, &mut keys[0][at..]);
-            continue;
-        };
-        simd.store(joined, &mut item[at..]);
-        for (key, power) in keys.iter_mut().zip(powers).filter(|(key, _)| !key.is_empty()) {
-            simd.store(power, &mut key[at..]);
+    let mut x = [unit; V];
+    for (v, x) in x.iter_mut().enumerate() {
+        *x = simd.mul_add_once(simd.load(&keys[v * S::LANES..]), unit, base[v % COLUMNS]);
+    }
+    let e = sums.take(simd, x);
+    for v in (0..V).filter(|v| (v / COLUMNS).is_multiple_of(D::DEPTH)) {
+        // The last key of an odd number has no second.
+        let second = if v + COLUMNS < V { e[v + COLUMNS] } else { simd.constant(0.0) };
+        let item = D::join(simd, e[v], second);
+        simd.store(item, &mut items.as_deref_mut().unwrap_or(keys)[v * S::LANES..]);
+    }
+    if items.is_some() {
+        for v in 0..V {
+            simd.store(e[v], &mut keys[v * S::LANES..]);
         }
     }
 }

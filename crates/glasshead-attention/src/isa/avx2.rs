@@ -1,7 +1,7 @@
 //! AVX2 with FMA and F16C.
 
 use std::{
-    arch::x86_64::*,
+    arch::{asm, x86_64::*},
     sync::atomic::{Ordering, compiler_fence},
 };
 
@@ -181,6 +181,14 @@ impl Simd for Avx2 {
         compiler_fence(Ordering::SeqCst);
     }
     #[inline(always)]
+    fn abreast<const V: usize>(self, mut x: [Self::F; V]) -> [Self::F; V] {
+        if let [a, b, c, d] = &mut x[..] {
+            // SAFETY: the token proves AVX2.
+            unsafe { hold(a, b, c, d) };
+        }
+        x
+    }
+    #[inline(always)]
     fn sum(self, x: Self::F) -> f32 {
         // SAFETY: the token proves AVX2.
         unsafe {
@@ -200,5 +208,25 @@ impl Simd for Avx2 {
             let sums = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
             std::mem::transmute::<__m128, [f32; 4]>(sums)
         }
+    }
+}
+
+/// Nothing, but the compiler does not know: what makes these four stays before what is made of them.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn hold(a: &mut __m256, b: &mut __m256, c: &mut __m256, d: &mut __m256) {
+    // SAFETY: no instruction at all.
+    unsafe {
+        asm!(
+            "/* {0} {1} {2} {3} */",
+            inout(ymm_reg) * a,
+            inout(ymm_reg) * b,
+            inout(ymm_reg) * c,
+            inout(ymm_reg) * d,
+            options(nomem, nostack, preserves_flags)
+        );
     }
 }

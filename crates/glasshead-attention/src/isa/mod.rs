@@ -214,6 +214,12 @@ pub trait Simd: Copy + Send + Sync {
     /// the next step before, for it would keep a sum in memory instead.
     #[inline(always)]
     fn end_step(self) {}
+    /// Called between the steps of a computation on several vectors: where the CPU looks not far ahead, the compiler must
+    /// not put one vector's steps all before the next one's.
+    #[inline(always)]
+    fn abreast<const V: usize>(self, x: [Self::F; V]) -> [Self::F; V] {
+        x
+    }
     /// The sum of the lanes, in pairs of halves.
     fn sum(self, x: Self::F) -> Self::N;
     /// The sums of the lanes of each, all in the same order.
