@@ -46,6 +46,17 @@ pub(super) const TILES: usize = 8;
 /// Bytes of k and v that the second cache holds from one panel to the next.
 const HELD: usize = 1 << 20;
 
+/// The most keys per block: their weights (32 KiB with AVX-512, 16 with AVX2 or as bf16) are read from the first cache
+/// for every few dims. The least: each block has its own start and end.
+const BLOCK_KEYS: [usize; 2] = [128, 256];
+
+/// Keys per block, a power of 2.
+fn block_keys<S: Simd>(dim: usize, value_dim: usize) -> usize {
+    let [least, most] = BLOCK_KEYS;
+    let fit = S::BLOCK / ((dim + value_dim) * size_of::<S::N>());
+    1 << fit.clamp(least, most).ilog2()
+}
+
 /// Up to [`TILES`] tiles of queries of one head.
 pub(super) struct Panel<'a, 'p, T: Element> {
     pub(super) problem: &'a Problem<'p, T>,
@@ -86,6 +97,7 @@ impl<T: Element> Panel<'_, '_, T> {
         let Self { problem, batch, head, first, again, next, out, mut reading, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
+        let block_keys = block_keys::<S>(dim, value_dim);
         let count = out.len() / value_dim;
         let tiles = count.div_ceil(width);
         // Lanes without a query of their own repeat the last one.
@@ -127,7 +139,7 @@ impl<T: Element> Panel<'_, '_, T> {
             for (room, range) in workspace.rooms.iter_mut().zip(&ranges[..tiles]) {
                 // Later tiles may visit more keys, up to all.
                 let keys = range.end.saturating_sub(range.start).next_power_of_two().min(problem.keys);
-                let (tile, all) = Kept::new(simd, reading, keys + S::KEYS, room);
+                let (tile, all) = Kept::new(simd, reading, keys + block_keys, room);
                 kept.push(tile);
                 weights.push(all);
             }
@@ -142,8 +154,9 @@ impl<T: Element> Panel<'_, '_, T> {
         // they see, changes no bit of a query.
         let origin = reach.first_key();
         let begin = origin + start.saturating_sub(origin) / D::DEPTH * D::DEPTH;
-        let blocks = (origin + start.saturating_sub(origin) / S::KEYS * S::KEYS..end).step_by(S::KEYS);
-        for block in blocks.map(|start| start.max(begin)..end.min(start + S::KEYS)) {
+        let blocks =
+            (origin + start.saturating_sub(origin) / block_keys * block_keys..end).step_by(block_keys);
+        for block in blocks.map(|start| start.max(begin)..end.min(start + block_keys)) {
             let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
             let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
 
@@ -152,10 +165,10 @@ impl<T: Element> Panel<'_, '_, T> {
             if last {
                 ahead = ahead.slice(out);
             }
-            let after = block.end..end.min(block.end + S::KEYS);
+            let after = block.end..end.min(block.end + block_keys);
             ahead = ahead.mask(problem.mask(), [batch, head], first..first + count, after.clone());
             if let Some(panel) = next.filter(|_| last) {
-                ahead = ahead.panel(problem, panel, count, S::KEYS);
+                ahead = ahead.panel(problem, panel, count, block_keys);
             } else if !held {
                 let heads = head / problem.group..head / problem.group + 1;
                 ahead = ahead.tokens(problem.k, batch, heads.clone(), after.clone());
@@ -173,7 +186,7 @@ impl<T: Element> Panel<'_, '_, T> {
                 let stays = READ && !weights[tile].is_empty();
                 let p = match stays {
                     true => &mut weights[tile][kept[tile].keys_before(from) * width..],
-                    false => workspace.p.get(S::KEYS * width),
+                    false => workspace.p.get(block_keys * width),
                 };
                 let p = &mut p[..(to - from) * width];
                 let scores = Scores {
@@ -227,7 +240,7 @@ impl<T: Element> Panel<'_, '_, T> {
         for (tile, out) in out.chunks_mut(width * value_dim).enumerate() {
             let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
             let queries = queries_of(tile);
-            let square = workspace.p.get(S::KEYS * width);
+            let square = workspace.p.get(block_keys * width);
             let row = &mut workspace.row;
             let Sure { vouched, lse } =
                 place.write_out(simd, queries.start, running[tile], o, out, square, row);

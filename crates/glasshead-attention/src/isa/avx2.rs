@@ -43,7 +43,7 @@ impl Simd for Avx2 {
     const ROWS: usize = 6;
     const WIDE: usize = 4;
     // Where there is no AVX-512, second caches are often of 512 KiB.
-    const KEYS: usize = 128;
+    const BLOCK: usize = 128 << 10;
     const LIFT: f64 = (1u64 << LIFTED) as f64;
 
     #[inline(always)]

@@ -91,9 +91,9 @@ pub trait Simd: Copy + Send + Sync {
     const ROWS: usize;
     /// Vectors side by side in a tile of two rows.
     const WIDE: usize;
-    /// Keys per block: their weights (32 KiB with AVX-512, 16 as bf16) are read from the first cache for every few
-    /// dims, and the block, the next one and a panel's queries and output share the second.
-    const KEYS: usize = 256;
+    /// Bytes of a block of keys and values: that block, the next one and a panel's queries and output share the second
+    /// cache.
+    const BLOCK: usize = 256 << 10;
     /// A power of 2 that [`Simd::mul_pow2`] multiplies with besides, so that no power it needs is too small for a number.
     const LIFT: f64 = 1.0;
     /// The same number in every lane.

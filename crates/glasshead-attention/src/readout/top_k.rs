@@ -15,6 +15,8 @@ use crate::{
 const IN_REGISTERS: usize = 8;
 /// Keys that are looked through at a time: a bit of a word each.
 const CANDIDATES: usize = u64::BITS as usize;
+/// Of keys, see [`floor`]: of 16 maxima the eighth leaves some 11 of 256 random keys.
+const GROUPS: usize = 2 * IN_REGISTERS;
 /// Up to here f32 counts keys exactly.
 const MOST_KEYS: usize = 1 << 24;
 
@@ -250,9 +252,12 @@ fn see_column<S: Simd, const BY_VALUE: bool>(
     for (place, best) in best.iter_mut().enumerate() {
         *best = (simd.load(&scores[place * width..]), simd.load(&keys[place * width..]));
     }
+    let last = best[IN_REGISTERS - 1].0;
+    let full = !simd.any_less(last, simd.constant(f64::from(f32::MIN)));
+    let floor = if BY_VALUE || full { lowest } else { floor(simd, block, c) };
     for (part, rows) in block.scores.chunks(CANDIDATES * width).enumerate() {
         // Which keys are better is a guess that a processor makes wrongly: they are listed without a branch.
-        let least = best[IN_REGISTERS - 1].0;
+        let least = simd.max(best[IN_REGISTERS - 1].0, floor);
         let mut shifts = [S::N::default(); CANDIDATES];
         if BY_VALUE {
             for (at, to) in shifts.iter_mut().enumerate().take(rows.len() / width) {
@@ -290,6 +295,32 @@ fn see_column<S: Simd, const BY_VALUE: bool>(
         simd.store(best.0, &mut scores[place * width..]);
         simd.store(best.1, &mut keys[place * width..]);
     }
+}
+
+/// What none of the heaviest keys of a block lies below or at: a little less than the last of the largest maxima of as many
+/// groups of keys. Without it nearly every key of a first block would be better than what is there.
+#[inline(always)]
+fn floor<S: Simd>(simd: S, block: &Block<S>, c: usize) -> S::F {
+    let width = COLUMNS * S::LANES;
+    let lowest = simd.constant(f64::NEG_INFINITY);
+    let group = block.scores.len() / width / GROUPS;
+    if group < 2 {
+        return lowest;
+    }
+    let mut largest = [lowest; IN_REGISTERS];
+    for rows in block.scores.chunks_exact(group * width).take(GROUPS) {
+        let mut max = lowest;
+        for row in rows.chunks_exact(width) {
+            max = simd.max(max, simd.load(&row[c * S::LANES..]));
+        }
+        for place in (1..IN_REGISTERS).rev() {
+            largest[place] = simd.max(simd.min(max, largest[place - 1]), largest[place]);
+        }
+        largest[0] = simd.max(max, largest[0]);
+    }
+    let last = largest[IN_REGISTERS - 1];
+    let size = simd.max(last, simd.sub(simd.constant(0.0), last));
+    simd.sub(last, simd.mul_add(size, simd.constant(1e-6), simd.constant(1e-30)))
 }
 
 /// As [`see_column`], for lists that the registers do not hold and that end at `last`.
