@@ -245,14 +245,10 @@ pub(super) fn exponentiate<S: Simd, D: Dot<S>, T: Sums<S>>(
     let mut sums = T::none(simd);
     let whole = p.len() - p.len() % pair;
     let (pairs, last) = p.split_at_mut(whole);
-    let mut take_last = |sums: &mut T, items: Option<&mut [S::N]>| {
-        if !last.is_empty() {
-            let items = items.map(|items| &mut items[whole..]);
-            powers::<S, D, T, COLUMNS>(simd, unit, base, sums, last, items);
-        }
-    };
-    if T::BACKWARD {
-        take_last(&mut sums, items.as_deref_mut());
+    // Not a closure: the compiler would call it, without vectors, for every block.
+    if T::BACKWARD && !last.is_empty() {
+        let items = items.as_deref_mut().map(|items| &mut items[whole..]);
+        powers::<S, D, T, COLUMNS>(simd, unit, base, &mut sums, last, items);
     }
     let count = pairs.len() / pair;
     for n in 0..count {
@@ -260,8 +256,9 @@ pub(super) fn exponentiate<S: Simd, D: Dot<S>, T: Sums<S>>(
         let items = items.as_deref_mut().map(|items| &mut items[at..]);
         powers::<S, D, T, { 2 * COLUMNS }>(simd, unit, base, &mut sums, &mut pairs[at..at + pair], items);
     }
-    if !T::BACKWARD {
-        take_last(&mut sums, items);
+    if !T::BACKWARD && !last.is_empty() {
+        let items = items.map(|items| &mut items[whole..]);
+        powers::<S, D, T, COLUMNS>(simd, unit, base, &mut sums, last, items);
     }
     sums
 }
