@@ -174,6 +174,7 @@ impl<T: Element> Panel<'_, '_, T> {
                 ahead = ahead.tokens(problem.k, batch, heads.clone(), after.clone());
                 ahead = ahead.tokens(problem.v, batch, heads, after);
             }
+            let cuts = reading.as_ref().filter(|_| READ).map_or(&[][..], |reading| reading.plan.cuts(&block));
             for (tile, ranges) in ranges[..tiles].iter().enumerate() {
                 let from = ranges.start.max(block.start);
                 let to = ranges.end.min(block.end);
@@ -225,7 +226,7 @@ impl<T: Element> Panel<'_, '_, T> {
                         let queries = queries_of(tile);
                         let distance = scores.distance;
                         let first_key = reach.first_key();
-                        let scored = Scored { unit, max, keys: from..to, queries, distance, first_key };
+                        let scored = Scored { unit, max, keys: from..to, cuts, queries, distance, first_key };
                         let running = &mut running[tile];
                         kept[tile].see::<D>(simd, reading, &scored, p, &mut workspace.items, running)
                     }

@@ -43,6 +43,12 @@ impl Plan {
         Self { needs }
     }
 
+    /// Where the sums of weights on `keys` are cut.
+    pub(super) fn cuts(&self, keys: &Range<usize>) -> &[usize] {
+        let place = |key: usize| self.needs.cuts.partition_point(|cut| *cut < key);
+        &self.needs.cuts[place(keys.start)..place(keys.end)]
+    }
+
     /// Tiles per panel: of few tiles, the second cache can hold all weights.
     pub(super) fn tiles(&self, keys: usize, width: usize) -> usize {
         if !self.needs.weights {
@@ -77,19 +83,23 @@ pub(super) struct Kept<'a, S: Simd> {
     distance: [S::F; COLUMNS],
     /// The exponent of the heaviest key, counted from the running maximum, which is rounded.
     heaviest: [S::F; COLUMNS],
-    spans: &'a mut Vec<Range<usize>>,
-    /// Sum of each span and the exponent that it is counted from, `[spans, queries]`.
-    sums: &'a mut Vec<S::N>,
+    /// What it has visited, and what the exponents of each block are counted from, `[blocks, queries]`.
+    blocks: &'a mut Vec<Range<usize>>,
     bases: &'a mut Vec<S::N>,
+    /// Keys of a block between two cuts, on one side of the queries; the sum of each, `[spans, queries]`.
+    spans: &'a mut Vec<Range<usize>>,
+    sums: &'a mut Vec<S::N>,
     /// See [`crate::readout::Fuse::room`].
     room: &'a mut [S::N],
 }
 
 /// A block of keys in a tile of queries, scored.
-pub(super) struct Scored<S: Simd> {
+pub(super) struct Scored<'a, S: Simd> {
     pub(super) unit: S::N,
     pub(super) max: [S::F; COLUMNS],
     pub(super) keys: Range<usize>,
+    /// Where its sums are cut; some may lie outside.
+    pub(super) cuts: &'a [usize],
     pub(super) queries: Range<usize>,
     /// Position of the first query minus the first key.
     pub(super) distance: i64,
@@ -105,17 +115,15 @@ enum Side {
     Behind,
 }
 
-impl<S: Simd> Scored<S> {
-    /// Those of `keys` before all queries, among them, behind them. Whole items of so many keys, counted from the first
-    /// of the block.
-    fn sides(&self, keys: Range<usize>, depth: usize) -> [(Side, Range<usize>); 3] {
-        let from = self.keys.start;
-        let position = |query: usize| self.distance.saturating_add((from + query) as i64);
-        let items = |key: i64| key.clamp(from as i64, self.keys.end as i64) as usize - from;
-        let first = from + items(position(0)) / depth * depth;
-        let last = from + items(position(self.queries.len())).next_multiple_of(depth);
-        let [first, last] = [first, last].map(|key| key.clamp(keys.start, keys.end));
-        [(Side::Before, keys.start..first), (Side::Among, first..last), (Side::Behind, last..keys.end)]
+impl<S: Simd> Scored<'_, S> {
+    /// Its keys before all queries, among them, behind them: whole items of so many keys.
+    fn sides(&self, depth: usize) -> [(Side, Range<usize>); 3] {
+        let Range { start, end } = self.keys;
+        let position = |query: usize| self.distance.saturating_add((start + query) as i64);
+        let items = |key: i64| key.clamp(start as i64, end as i64) as usize - start;
+        let first = start + items(position(0)) / depth * depth;
+        let last = end.min(start + items(position(self.queries.len())).next_multiple_of(depth));
+        [(Side::Before, start..first), (Side::Among, first..last), (Side::Behind, last..end)]
     }
 
     /// Σ 2^x · |distance| over `keys`, whose sums are known and whose numbers are `part`. Nothing is subtracted that is
@@ -164,6 +172,7 @@ impl<'a, S: Simd> Kept<'a, S> {
         room: &'a mut Room<S::N>,
     ) -> (Self, &'a mut [S::N]) {
         let zero = simd.constant(0.0);
+        room.blocks.clear();
         room.spans.clear();
         room.sums.clear();
         room.bases.clear();
@@ -171,9 +180,10 @@ impl<'a, S: Simd> Kept<'a, S> {
             exponents: [zero; COLUMNS],
             distance: [zero; COLUMNS],
             heaviest: [zero; COLUMNS],
+            blocks: &mut room.blocks,
+            bases: &mut room.bases,
             spans: &mut room.spans,
             sums: &mut room.sums,
-            bases: &mut room.bases,
             room: room.own.get(room_len::<S>(reading.readouts)),
         };
         let weights =
@@ -189,7 +199,7 @@ impl<'a, S: Simd> Kept<'a, S> {
 
     /// How many keys have been visited before this one.
     pub(super) fn keys_before(&self, key: usize) -> usize {
-        key - self.spans.first().map_or(key, |span| span.start)
+        key - self.blocks.first().map_or(key, |block| block.start)
     }
 
     /// Shows a block to the readouts and turns it into items, returned; `p [keys, queries]` holds scores.
@@ -204,7 +214,7 @@ impl<'a, S: Simd> Kept<'a, S> {
         running: &mut [Running<S::F>; COLUMNS],
     ) -> (&'b [S::N], [S::F; COLUMNS]) {
         let width = COLUMNS * S::LANES;
-        let Scored { unit, max, ref keys, ref queries, .. } = *scored;
+        let Scored { unit, max, ref keys, cuts, ref queries, .. } = *scored;
         let block = Block {
             scores: p,
             max,
@@ -245,59 +255,54 @@ impl<'a, S: Simd> Kept<'a, S> {
                 self.heaviest[c] = simd.select_less(before[c], base[c], own, both);
             }
         }
-        let [_, (_, among), _] = scored.sides(keys.clone(), D::DEPTH);
-        let mut from = keys.start;
-        let mut cut = needs.cuts.partition_point(|cut| *cut <= from);
+        self.blocks.push(keys.clone());
+        add_row(simd, self.bases, base);
+
+        let parts = match needs.moments {
+            true => scored.sides(D::DEPTH),
+            false => [(Side::Before, keys.clone()), (Side::Among, 0..0), (Side::Behind, 0..0)],
+        };
+        let first = cuts.partition_point(|cut| *cut <= keys.start);
+        let mut cuts = cuts[first..].iter().copied().take_while(|cut| *cut < keys.end).peekable();
         // Items are made on the way where no span begins within one; the numbers stay beside them where readouts need
         // them.
-        let cuts_of_block = needs.cuts[cut..].iter().take_while(|cut| **cut < keys.end);
-        let made = cuts_of_block.into_iter().all(|cut| (cut - from).is_multiple_of(D::DEPTH));
-        let among = needs.moments && !among.is_empty();
-        let apart = D::DEPTH > 1 && (!made || needs.weights || among);
+        let made = D::DEPTH == 1 || cuts.clone().all(|cut| (cut - keys.start).is_multiple_of(D::DEPTH));
+        let apart = D::DEPTH > 1 && (!made || needs.weights || !parts[1].1.is_empty());
         let mut items = apart.then(|| items.get(p.len()));
-        while from < keys.end {
-            let to = needs.cuts.get(cut).copied().unwrap_or(usize::MAX).min(keys.end);
-            cut += 1;
-            let mut sum = [simd.constant(0.0); COLUMNS];
-            let own = |keys_of: &Range<usize>| {
-                (keys_of.start - keys.start) * width..(keys_of.end - keys.start) * width
-            };
-            if needs.moments {
-                for (side, part) in scored.sides(from..to, D::DEPTH) {
-                    if part.is_empty() {
-                        continue;
-                    }
-                    let p = &mut p[own(&part)];
-                    let items = items.as_deref_mut().map(|items| &mut items[own(&part)]);
+        for (side, part) in parts {
+            let mut from = part.start;
+            while from < part.end {
+                while cuts.next_if(|cut| *cut <= from).is_some() {}
+                let to = cuts.peek().map_or(part.end, |cut| part.end.min(*cut));
+                let span = from..to;
+                from = to;
+                let own = (span.start - keys.start) * width..(span.end - keys.start) * width;
+                let p = &mut p[own.clone()];
+                let items = items.as_deref_mut().map(|items| &mut items[own]);
+                let sum = if needs.moments {
                     let moments = match made {
                         true => moments::<S, D>(simd, unit, base, p, items, side),
                         false => moments::<S, Single>(simd, unit, base, p, None, side),
                     };
-                    for (c, sum) in sum.iter_mut().enumerate() {
-                        *sum = simd.add(*sum, moments.sum[c]);
+                    for c in 0..COLUMNS {
                         self.exponents[c] = simd.add(self.exponents[c], moments.exponents[c]);
-                        let far = scored.distances(simd, c, &moments, (side, &part), p);
+                        let far = scored.distances(simd, c, &moments, (side, &span), p);
                         self.distance[c] = simd.add(self.distance[c], far);
                     }
-                }
-            } else {
-                let p = &mut p[own(&(from..to))];
-                let items = items.as_deref_mut().map(|items| &mut items[own(&(from..to))]);
-                Sum(sum) = match made {
-                    true => exponentiate::<S, D, _>(simd, unit, base, p, items),
-                    false => exponentiate::<S, Single, _>(simd, unit, base, p, None),
+                    moments.sum
+                } else {
+                    let Sum(sum) = match made {
+                        true => exponentiate::<S, D, _>(simd, unit, base, p, items),
+                        false => exponentiate::<S, Single, _>(simd, unit, base, p, None),
+                    };
+                    sum
                 };
+                for c in 0..COLUMNS {
+                    running[c].sum = simd.add(running[c].sum, sum[c]);
+                }
+                add_row(simd, self.sums, sum);
+                self.spans.push(span);
             }
-            let at = self.sums.len();
-            self.sums.resize(at + width, S::N::default());
-            self.bases.resize(at + width, S::N::default());
-            for c in 0..COLUMNS {
-                running[c].sum = simd.add(running[c].sum, sum[c]);
-                simd.store(sum[c], &mut self.sums[at + c * S::LANES..]);
-                simd.store(base[c], &mut self.bases[at + c * S::LANES..]);
-            }
-            self.spans.push(from..to);
-            from = to;
         }
         let Some(items) = items else { return (p, shrink) };
         if !made {
@@ -331,16 +336,25 @@ impl<'a, S: Simd> Kept<'a, S> {
         for (lse, known) in lanes.lse.iter_mut().zip(end.lse) {
             *lse = known.unwrap_or(*lse);
         }
-        for (sums, bases) in self.sums.chunks_exact_mut(width).zip(self.bases.chunks_exact_mut(width)) {
-            for c in 0..COLUMNS {
-                let (sums, bases) = (&mut sums[c * S::LANES..], &mut bases[c * S::LANES..]);
-                let factor = simd.mul(exp2(simd, simd.sub(simd.load(bases), top[c])), share[c]);
-                simd.store(simd.mul(simd.load(sums), factor), sums);
-                simd.store(factor, bases);
+        let mut sums = self.spans.iter().zip(self.sums.chunks_exact_mut(width)).peekable();
+        for (block, bases) in self.blocks.iter().zip(self.bases.chunks_exact_mut(width)) {
+            let mut factors = [zero; COLUMNS];
+            for (c, factor) in factors.iter_mut().enumerate() {
+                let base = &mut bases[c * S::LANES..];
+                *factor = simd.mul(exp2(simd, simd.sub(simd.load(base), top[c])), share[c]);
+                simd.store(*factor, base);
+            }
+            while let Some((_, sums)) = sums.next_if(|(span, _)| span.end <= block.end) {
+                for (c, factor) in factors.into_iter().enumerate() {
+                    let sums = &mut sums[c * S::LANES..];
+                    simd.store(simd.mul(simd.load(sums), factor), sums);
+                }
             }
         }
-        let keys =
-            self.spans.first().map_or(0, |span| span.start)..self.spans.last().map_or(0, |span| span.end);
+        let keys = match (self.blocks.first(), self.blocks.last()) {
+            (Some(first), Some(last)) => first.start..last.end,
+            _ => 0..0,
+        };
         let len = weights.len().min(keys.len() * width);
         let weights = &mut weights[..len];
         let count = end.queries.len();
@@ -358,7 +372,11 @@ impl<'a, S: Simd> Kept<'a, S> {
             lanes: &lanes,
             spans: self.spans,
             sums: self.sums,
-            weights: (len > 0).then_some(Weights { numbers: weights, factors: self.bases }),
+            weights: (len > 0).then_some(Weights {
+                numbers: weights,
+                blocks: self.blocks,
+                factors: self.bases,
+            }),
             value_norms,
         };
         let mut room = &mut *self.room;
@@ -415,6 +433,16 @@ impl<'a, S: Simd> Kept<'a, S> {
             // Rounding may leave a certain row a hair below 0.
             lanes.entropy[lane] = (-std::f64::consts::LN_2 * logs * grow / total).max(0.0);
         }
+    }
+}
+
+/// Adds a row to `rows [.., queries]`.
+#[inline(always)]
+fn add_row<S: Simd>(simd: S, rows: &mut Vec<S::N>, row: [S::F; COLUMNS]) {
+    let at = rows.len();
+    rows.resize(at + COLUMNS * S::LANES, S::N::default());
+    for (to, row) in rows[at..].chunks_exact_mut(S::LANES).zip(row) {
+        simd.store(row, to);
     }
 }
 

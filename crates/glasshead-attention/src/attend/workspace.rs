@@ -27,9 +27,10 @@ impl<N: Number> Lines<N> {
 /// What readouts keep of one tile, see [`super::reading::Kept`].
 #[derive(Default)]
 pub(super) struct Room<N> {
+    pub(super) blocks: Vec<Range<usize>>,
+    pub(super) bases: Vec<N>,
     pub(super) spans: Vec<Range<usize>>,
     pub(super) sums: Vec<N>,
-    pub(super) bases: Vec<N>,
     pub(super) own: Lines<N>,
     pub(super) weights: Lines<N>,
 }

@@ -104,7 +104,7 @@ pub(crate) struct Tile<'a, S: Simd> {
     pub(crate) top: [S::F; COLUMNS],
     pub(crate) share: [S::F; COLUMNS],
     pub(crate) lanes: &'a PerLane,
-    /// Keys between two cuts or block borders.
+    /// Keys between two cuts; the pass may cut them further.
     pub(crate) spans: &'a [Range<usize>],
     /// Weight of each span, `[spans, queries]`; 0 for queries that the pass can't vouch for.
     pub(crate) sums: &'a [S::N],
@@ -114,12 +114,14 @@ pub(crate) struct Tile<'a, S: Simd> {
     pub(crate) value_norms: &'a [f32],
 }
 
-/// All weights of a tile: the numbers of a span times its factors.
+/// All weights of a tile: the numbers of a block times its factors.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a, N> {
-    /// `[keys, queries]` from the first span on
+    /// `[keys, queries]` from the first block on
     pub(crate) numbers: &'a [N],
-    /// `[spans, queries]`
+    /// Keys that share their factors.
+    pub(crate) blocks: &'a [Range<usize>],
+    /// `[blocks, queries]`
     pub(crate) factors: &'a [N],
 }
 

@@ -140,10 +140,8 @@ impl Fuse for ReceivedHead {
 
     #[inline(always)]
     fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, _: &mut [S::N]) {
-        let (Some(weights), Some(first), Some(last)) = (tile.weights, tile.spans.first(), tile.spans.last())
-        else {
-            return;
-        };
+        let Some(weights) = tile.weights else { return };
+        let (Some(first), Some(last)) = (weights.blocks.first(), weights.blocks.last()) else { return };
         let width = COLUMNS * S::LANES;
         let zero = simd.constant(0.0);
         let mut of_query = [S::N::from_f64(1.0); COLUMNS * MAX_LANES];
@@ -155,12 +153,13 @@ impl Fuse for ReceivedHead {
         let of_query = [simd.load(&of_query), simd.load(&of_query[S::LANES..])];
         let by_value = self.of.by_value;
         let all = self.sums(first.start..last.end);
-        for (span, factors) in tile.spans.iter().zip(weights.factors.chunks_exact(width)) {
+        for (block, factors) in weights.blocks.iter().zip(weights.factors.chunks_exact(width)) {
             let factors = [
                 simd.mul(simd.load(factors), of_query[0]),
                 simd.mul(simd.load(&factors[S::LANES..]), of_query[1]),
             ];
-            let rows = &weights.numbers[(span.start - first.start) * width..(span.end - first.start) * width];
+            let rows =
+                &weights.numbers[(block.start - first.start) * width..(block.end - first.start) * width];
             let both = |row: &[S::N]| {
                 let left = simd.mul(simd.load(row), factors[0]);
                 simd.mul_add(simd.load(&row[S::LANES..]), factors[1], left)
@@ -170,8 +169,8 @@ impl Fuse for ReceivedHead {
                 true => sum * f64::from(tile.value_norms[key]),
                 false => sum,
             };
-            let mut key = span.start;
-            let mut sums = all[span.start - first.start..span.end - first.start].chunks_exact_mut(4);
+            let mut key = block.start;
+            let mut sums = all[block.start - first.start..block.end - first.start].chunks_exact_mut(4);
             let mut rows = rows.chunks_exact(4 * width);
             for (sums, rows) in (&mut sums).zip(&mut rows) {
                 let four =
