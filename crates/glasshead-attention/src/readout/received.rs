@@ -143,7 +143,6 @@ impl Fuse for ReceivedHead {
         let Some(weights) = tile.weights else { return };
         let (Some(first), Some(last)) = (weights.blocks.first(), weights.blocks.last()) else { return };
         let width = COLUMNS * S::LANES;
-        let zero = simd.constant(0.0);
         let mut of_query = [S::N::from_f64(1.0); COLUMNS * MAX_LANES];
         if let Some(weights) = self.of.weights.of(&self.shape, tile.head, tile.queries.clone()) {
             for (to, weight) in of_query.iter_mut().zip(weights) {
@@ -160,29 +159,10 @@ impl Fuse for ReceivedHead {
             ];
             let rows =
                 &weights.numbers[(block.start - first.start) * width..(block.end - first.start) * width];
-            let both = |row: &[S::N]| {
-                let left = simd.mul(simd.load(row), factors[0]);
-                simd.mul_add(simd.load(&row[S::LANES..]), factors[1], left)
-            };
-            // 0 · NaN of a hidden value must not get in: what nobody looks at has received nothing.
-            let norm = |key: usize, sum: f64| match by_value && sum != 0.0 {
-                true => sum * f64::from(tile.value_norms[key]),
-                false => sum,
-            };
-            let mut key = block.start;
-            let mut sums = all[block.start - first.start..block.end - first.start].chunks_exact_mut(4);
-            let mut rows = rows.chunks_exact(4 * width);
-            for (sums, rows) in (&mut sums).zip(&mut rows) {
-                let four =
-                    [both(rows), both(&rows[width..]), both(&rows[2 * width..]), both(&rows[3 * width..])];
-                for (sum, more) in sums.iter_mut().zip(simd.sums(four)) {
-                    *sum += norm(key, more.to_f64());
-                    key += 1;
-                }
-            }
-            for (sum, row) in sums.into_remainder().iter_mut().zip(rows.remainder().chunks_exact(width)) {
-                *sum += norm(key, simd.sums([both(row), zero, zero, zero])[0].to_f64());
-                key += 1;
+            let own = &mut all[block.start - first.start..block.end - first.start];
+            match by_value {
+                true => add_columns::<S, true>(simd, rows, factors, &tile.value_norms[block.clone()], own),
+                false => add_columns::<S, false>(simd, rows, factors, &[], own),
             }
         }
     }
@@ -194,5 +174,41 @@ impl Fuse for ReceivedHead {
         let own = self.sums(later.first..later.first + later.sums.len());
         own.iter_mut().zip(later.sums).for_each(|(sum, later)| *sum += later);
         None
+    }
+}
+
+/// Adds the weights `rows [keys, queries]` times the factors of the queries to the sums of the keys; `norms` are those of
+/// their values.
+#[inline(always)]
+fn add_columns<S: Simd, const BY_VALUE: bool>(
+    simd: S,
+    rows: &[S::N],
+    factors: [S::F; COLUMNS],
+    norms: &[f32],
+    sums: &mut [f64],
+) {
+    let (width, zero) = (COLUMNS * S::LANES, simd.constant(0.0));
+    let both = |row: &[S::N]| {
+        let left = simd.mul(simd.load(row), factors[0]);
+        simd.mul_add(simd.load(&row[S::LANES..]), factors[1], left)
+    };
+    let add = |key: usize, more: S::N, sum: &mut f64| {
+        let more = more.to_f64();
+        // 0 · NaN of a hidden value must not get in: what nobody looks at has received nothing.
+        *sum += if BY_VALUE && more != 0.0 { more * f64::from(norms[key]) } else { more };
+    };
+    let mut fours = sums.chunks_exact_mut(4);
+    let mut rows = rows.chunks_exact(4 * width);
+    let mut key = 0;
+    for (sums, rows) in (&mut fours).zip(&mut rows) {
+        let four = [both(rows), both(&rows[width..]), both(&rows[2 * width..]), both(&rows[3 * width..])];
+        for (more, sum) in simd.sums(four).into_iter().zip(sums) {
+            add(key, more, sum);
+            key += 1;
+        }
+    }
+    for (sum, row) in fours.into_remainder().iter_mut().zip(rows.remainder().chunks_exact(width)) {
+        add(key, simd.sums([both(row), zero, zero, zero])[0], sum);
+        key += 1;
     }
 }
