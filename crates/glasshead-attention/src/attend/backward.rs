@@ -292,7 +292,7 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
                 };
                 gradients.fill::<S, ROWS>(simd, p, gs);
                 let gq = &mut gq_packed[tile * dim * width..][..dim * width];
-                mix::<S, Single, ROWS>(simd, gs, k, [simd.constant(1.0); COLUMNS], gq);
+                mix::<S, Single, ROWS>(simd, gs, k, Some([simd.constant(1.0); COLUMNS]), gq);
             }
             let spans = &spans[..tiles];
             let own = block.start - sums.keys.start..block.end - sums.keys.start;

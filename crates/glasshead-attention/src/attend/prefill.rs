@@ -123,12 +123,12 @@ impl<T: Element> Panel<'_, '_, T> {
             );
         }
         let o = workspace.o.get(tiles * value_dim * width);
-        o.fill(T::Number::default());
         let ranges: [Ranges; TILES] = std::array::from_fn(|tile| match tile < tiles {
             true => Ranges::new(reach, queries_of(tile), width),
             false => Ranges::NONE,
         });
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
+        let mut mixed = [false; TILES];
         let Range { start, end } = union(&ranges);
         let k_source = Source::new(problem.k, batch, head / problem.group, depth * D::DEPTH);
         let v_source = Source::new(problem.v, batch, head / problem.group, value_dim).gathered();
@@ -233,7 +233,8 @@ impl<T: Element> Panel<'_, '_, T> {
                 };
                 if mask.cover != Cover::Hidden {
                     let o = &mut o[tile * value_dim * width..(tile + 1) * value_dim * width];
-                    mix::<S, D, ROWS>(simd, p, v.skip(item), shrink, o);
+                    mix::<S, D, ROWS>(simd, p, v.skip(item), mixed[tile].then_some(shrink), o);
+                    mixed[tile] = true;
                 }
             }
         }

@@ -6,7 +6,7 @@ use crate::{
     Element,
     attend::Problem,
     isa::{Number, Simd},
-    mask::Reach,
+    mask::{Mask, Reach},
     softmax::{exp2, tanh},
 };
 
@@ -52,14 +52,28 @@ impl<N: Number> Terms<N> {
     }
 
     /// What is known of a query of which `max` is the largest exponent, the sink's left out.
+    #[inline(always)]
     pub(super) fn depth<T: Element>(
         &self,
+        problem: &Problem<T>,
+        reach: &Reach,
+        query: [usize; 3],
+        max: f64,
+    ) -> Depth {
+        match problem.mask() {
+            Some(mask) => self.depth_in(mask, problem, reach, query, max),
+            None => Depth::Clear,
+        }
+    }
+
+    fn depth_in<T: Element>(
+        &self,
+        mask: &Mask,
         problem: &Problem<T>,
         reach: &Reach,
         [batch, head, query]: [usize; 3],
         max: f64,
     ) -> Depth {
-        let Some(mask) = problem.mask() else { return Depth::Clear };
         let floor = FLOOR * self.unit().to_f64();
         let near = if self.plain { f64::NEG_INFINITY } else { floor + FAINT };
         if max > near {

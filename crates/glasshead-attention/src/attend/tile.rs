@@ -309,13 +309,13 @@ pub(super) fn worth(left: usize, rows: usize) -> bool {
     left >= 2 * rows || left >= rows && (left - rows) % 4 <= left % 4
 }
 
-/// o·shrink + vᵀ·p: `p [keys, queries]` as [`exponentiate`] leaves it, items of values, `o [dim, queries]`.
+/// o·shrink + vᵀ·p, or vᵀ·p alone: `p [keys, queries]` as [`exponentiate`] leaves it, items of values, `o [dim, queries]`.
 #[inline(always)]
 pub(super) fn mix<S: Simd, D: Dot<S>, const ROWS: usize>(
     simd: S,
     p: &[S::N],
     v: Rows<D::Item>,
-    shrink: [S::F; COLUMNS],
+    shrink: Option<[S::F; COLUMNS]>,
     o: &mut [S::N],
 ) {
     let width = COLUMNS * S::LANES;
@@ -343,7 +343,7 @@ fn mix_rows<S: Simd, D: Dot<S>, const ROWS: usize>(
     simd: S,
     p: &[S::N],
     v: Rows<D::Item>,
-    shrink: [S::F; COLUMNS],
+    shrink: Option<[S::F; COLUMNS]>,
     o: &mut [S::N],
     d: usize,
 ) {
@@ -355,7 +355,11 @@ fn mix_rows<S: Simd, D: Dot<S>, const ROWS: usize>(
     for r in 0..ROWS {
         for c in 0..COLUMNS {
             let o = &mut o[r * width + c * S::LANES..][..S::LANES];
-            simd.store(simd.mul_add(simd.load(o), shrink[c], sums[r][c]), o);
+            let sum = match shrink {
+                Some(shrink) => simd.mul_add(simd.load(o), shrink[c], sums[r][c]),
+                None => sums[r][c],
+            };
+            simd.store(sum, o);
         }
     }
 }
