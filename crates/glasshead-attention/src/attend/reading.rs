@@ -18,6 +18,8 @@ use crate::{
 /// How many numbers of weights are kept at a time, if they can be fewer. More than the second cache holds: with
 /// fewer tiles, k and v would come from the third cache as often (measured).
 const HELD_WEIGHTS: usize = 1 << 20;
+/// The most keys whose moments are summed up in one go: a sum of sums that grow loses a digit for each power of ten.
+const IN_ONE_GO: usize = 64;
 /// Tasks per head and sequence where they keep numbers per key.
 const TASKS: usize = 8;
 
@@ -273,7 +275,8 @@ impl<'a, S: Simd> Kept<'a, S> {
             let mut from = part.start;
             while from < part.end {
                 while cuts.next_if(|cut| *cut <= from).is_some() {}
-                let to = cuts.peek().map_or(part.end, |cut| part.end.min(*cut));
+                let most = if needs.moments { from + IN_ONE_GO } else { part.end };
+                let to = part.end.min(most).min(cuts.peek().copied().unwrap_or(part.end));
                 let span = from..to;
                 from = to;
                 let own = (span.start - keys.start) * width..(span.end - keys.start) * width;

@@ -178,3 +178,26 @@ fn distances_keep_their_digits() {
         }
     }
 }
+
+#[test]
+fn distances_to_the_farthest_keys_keep_their_digits() {
+    let (queries, keys) = (16, 250);
+    for n in 1..20 {
+        // All weight is on two keys: the sum that is added for every key after them has many digits.
+        let mut k = vec![-200.0f32; keys];
+        (k[0], k[1]) = (0.0, -0.1 * n as f32);
+        let (q, v) = (vec![1.0f32; queries], vec![1.0f32; keys]);
+        let q = TensorView::contiguous(&q, [1, 1, queries, 1]).unwrap();
+        let [k, v] = [&k, &v].map(|x| TensorView::contiguous(x, [1, 1, keys, 1]).unwrap());
+        let request = Attention::new(q, k, v).scale(1.0).causal(Causal::Offset(keys as i64));
+        let second = (-0.1 * f64::from(n)).exp();
+        for set in InstructionSet::here() {
+            let got = request.clone().instruction_set(set).read(Read::new().distance()).run().unwrap();
+            for (query, got) in got.readouts[0].f32().unwrap().iter().enumerate() {
+                let to_first = (keys + query) as f64;
+                let want = to_first - second / (1.0 + second);
+                assert!((f64::from(*got) - want).abs() <= 1e-6 * want, "{n}, {set:?}: {got}, not {want}");
+            }
+        }
+    }
+}
