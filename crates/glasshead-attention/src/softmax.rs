@@ -37,16 +37,16 @@ pub(crate) fn exp2_of<S: Simd, const V: usize>(simd: S, x: [S::F; V]) -> [S::F; 
 /// (tanh x − x)/x³ for |x| < 0.625: the coefficients of Cephes' tanhf (Moshier).
 const TANH: [f64; 5] = [-0.333_332_8, 0.133_314_42, -0.053_739_715, 0.020_639_088, -0.005_704_988_7];
 
-/// tanh x, in f32 within a few ulp, in f64 within 1e-15; keeps NaN.
+/// tanh x, in f32 within 1.5 ulp, in f64 within 1e-15; keeps NaN.
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(simd: S, x: S::F) -> S::F {
     let zero = simd.constant(0.0);
     let negative = simd.sub(zero, x);
     let size = simd.max(negative, x);
-    // 1 − 2/(e^{2|x|} + 1) with e^{−2|x|}, which cannot overflow.
+    // 1 − 2/(e^{2|x|} + 1) with e^{−2|x|}, which cannot overflow; what is taken from 1 is small, and its error smaller.
     let e = exp2(simd, simd.mul(size, simd.constant(-2.0 * std::f64::consts::LOG2_E)));
     let one = simd.constant(1.0);
-    let large = simd.div(simd.sub(one, e), simd.add(one, e));
+    let large = simd.sub(one, simd.div(simd.add(e, e), simd.add(one, e)));
     let large = simd.select_less(x, zero, simd.sub(zero, large), large);
     let square = simd.mul(x, x);
     let mut p = simd.constant(TANH[4]);
@@ -140,7 +140,7 @@ mod tests {
     fn tanh_is_close_and_keeps_nan() {
         let inputs: Vec<f32> = (-60_000..60_000).map(|i| i as f32 * 2e-4).collect();
         for (set, ulps) in worst(&inputs, true, f64::tanh) {
-            assert!(ulps <= 3.0, "{set:?}: {ulps} ulp");
+            assert!(ulps <= 1.5, "{set:?}: {ulps} ulp");
             assert!(f32::dispatch(set, Map(&[f32::NAN], true))[0].is_nan());
         }
     }
