@@ -175,9 +175,13 @@ impl<S: Simd> Sums<S> for Sum<S::F> {
     #[inline(always)]
     fn take<const V: usize>(&mut self, simd: S, x: [S::F; V]) -> [S::F; V] {
         let e = exp2_of(simd, x);
-        for (v, e) in e.into_iter().enumerate() {
-            let sum = &mut self.0[v % COLUMNS];
-            *sum = simd.add(*sum, e);
+        for (c, sum) in self.0.iter_mut().enumerate() {
+            // First among themselves: a sum that grows loses digits with every addition.
+            let mut own = e[c];
+            for v in (c + COLUMNS..V).step_by(COLUMNS) {
+                own = simd.add(own, e[v]);
+            }
+            *sum = simd.add(*sum, own);
         }
         e
     }

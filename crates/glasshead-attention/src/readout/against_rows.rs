@@ -85,6 +85,7 @@ fn compare<T: Element>(queries: usize, case: Case) {
         "top=9,rows=0,blocks=1".into(),
         "top=40,entropy,blocks=17".into(),
         "blocks=24".into(),
+        format!("segments=0:{cuts}:{keys},blocks=1"),
         "distance,received".into(),
     ] {
         let read = Read::parse(&list, &shape).unwrap();

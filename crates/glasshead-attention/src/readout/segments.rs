@@ -3,7 +3,8 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, numbers,
+    Argument, Array, AtWork, Compensated, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile,
+    Values, numbers,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -104,14 +105,15 @@ impl Fuse for SegmentsHead {
         let width = COLUMNS * S::LANES;
         let mut spans = tile.spans.iter().zip(tile.sums.chunks_exact(width)).peekable();
         for (end, room) in self.ends.iter().zip(room.chunks_exact_mut(width)) {
-            let mut sums = [simd.constant(0.0); COLUMNS];
+            // Beside small blocks a segment is cut into many spans.
+            let mut sums = [Compensated::new(simd); COLUMNS];
             while let Some((_, weights)) = spans.next_if(|(span, _)| span.end <= *end) {
                 for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(S::LANES)) {
-                    *sum = simd.add(*sum, simd.load(weights));
+                    sum.add(simd, simd.load(weights));
                 }
             }
             for (sum, room) in sums.into_iter().zip(room.chunks_exact_mut(S::LANES)) {
-                simd.store(sum, room);
+                simd.store(sum.sum, room);
             }
         }
     }
