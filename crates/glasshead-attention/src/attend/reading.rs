@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     isa::{COLUMNS, Dot, MAX_LANES, Number, Simd, Single},
-    readout::{AtWork, Block, Compensated, Needs, PerLane, Tile, Weights},
+    readout::{AtWork, Block, Needs, PerLane, Tile, Weights},
     softmax::exp2,
 };
 
@@ -271,7 +271,8 @@ impl<'a, S: Simd> Kept<'a, S> {
         let made = D::DEPTH == 1 || cuts.clone().all(|cut| (cut - keys.start).is_multiple_of(D::DEPTH));
         let apart = D::DEPTH > 1 && (!made || needs.weights || !parts[1].1.is_empty());
         let mut items = apart.then(|| items.get(p.len()));
-        let mut all = [Compensated::new(simd); COLUMNS];
+        // Block by block: additions to a sum that grows lose digits, and spans can be many.
+        let mut all = [simd.constant(0.0); COLUMNS];
         for (side, part) in parts {
             let mut from = part.start;
             while from < part.end {
@@ -302,14 +303,14 @@ impl<'a, S: Simd> Kept<'a, S> {
                     sum
                 };
                 for (all, sum) in all.iter_mut().zip(sum) {
-                    all.add(simd, sum);
+                    *all = simd.add(*all, sum);
                 }
                 add_row(simd, self.sums, sum);
                 self.spans.push(span);
             }
         }
         for (running, all) in running.iter_mut().zip(all) {
-            running.sum = simd.add(running.sum, all.sum);
+            running.sum = simd.add(running.sum, all);
         }
         let Some(items) = items else { return (p, shrink) };
         if !made {
