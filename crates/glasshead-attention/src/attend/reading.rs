@@ -88,7 +88,7 @@ pub(super) struct Kept<'a, S: Simd> {
     /// What it has visited, and what the exponents of each block are counted from, `[blocks, queries]`.
     blocks: &'a mut Vec<Range<usize>>,
     bases: &'a mut Vec<S::N>,
-    /// Keys of a block between two cuts, on one side of the queries; the sum of each, `[spans, queries]`.
+    /// See [`spans`]: keys of a block on one side of the queries; the sum of each, `[spans, queries]`.
     spans: &'a mut Vec<Range<usize>>,
     sums: &'a mut Vec<S::N>,
     /// See [`crate::readout::Fuse::room`].
@@ -264,23 +264,18 @@ impl<'a, S: Simd> Kept<'a, S> {
             true => scored.sides(D::DEPTH),
             false => [(Side::Before, keys.clone()), (Side::Among, 0..0), (Side::Behind, 0..0)],
         };
-        let first = cuts.partition_point(|cut| *cut <= keys.start);
-        let mut cuts = cuts[first..].iter().copied().take_while(|cut| *cut < keys.end).peekable();
         // Items are made on the way where no span begins within one; the numbers stay beside them where readouts need
         // them.
-        let made = D::DEPTH == 1 || cuts.clone().all(|cut| (cut - keys.start).is_multiple_of(D::DEPTH));
-        let apart = D::DEPTH > 1 && (!made || needs.weights || !parts[1].1.is_empty());
+        let mut inner = cuts.iter().filter(|cut| keys.contains(cut));
+        let made = D::DEPTH == 1 || inner.all(|cut| (cut - keys.start).is_multiple_of(D::DEPTH));
+        let [_, (_, among), _] = &parts;
+        let apart = D::DEPTH > 1 && (!made || needs.weights || !among.is_empty());
         let mut items = apart.then(|| items.get(p.len()));
         // Block by block: additions to a sum that grows lose digits, and spans can be many.
         let mut all = [simd.constant(0.0); COLUMNS];
+        let most = if needs.moments { IN_ONE_GO } else { usize::MAX };
         for (side, part) in parts {
-            let mut from = part.start;
-            while from < part.end {
-                while cuts.next_if(|cut| *cut <= from).is_some() {}
-                let most = if needs.moments { from + IN_ONE_GO } else { part.end };
-                let to = part.end.min(most).min(cuts.peek().copied().unwrap_or(part.end));
-                let span = from..to;
-                from = to;
+            for span in spans(part, cuts, most) {
                 let own = (span.start - keys.start) * width..(span.end - keys.start) * width;
                 let p = &mut p[own.clone()];
                 let items = items.as_deref_mut().map(|items| &mut items[own]);
@@ -442,6 +437,22 @@ impl<'a, S: Simd> Kept<'a, S> {
             lanes.entropy[lane] = (-std::f64::consts::LN_2 * logs * grow / total).max(0.0);
         }
     }
+}
+
+/// `keys` cut at `cuts`, which ascend, and where more than `most` would lie together.
+fn spans(keys: Range<usize>, mut cuts: &[usize], most: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut from = keys.start;
+    std::iter::from_fn(move || {
+        while let [cut, rest @ ..] = cuts
+            && *cut <= from
+        {
+            cuts = rest;
+        }
+        let end = cuts.first().map_or(keys.end, |cut| keys.end.min(*cut));
+        let span = from..end.min(from.saturating_add(most));
+        from = span.end;
+        (!span.is_empty()).then_some(span)
+    })
 }
 
 /// Adds a row to `rows [.., queries]`.

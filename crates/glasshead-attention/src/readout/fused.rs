@@ -140,28 +140,6 @@ impl<S: Simd> Tile<'_, S> {
     }
 }
 
-/// A sum to which what an addition loses is given back by the next one (Kahan 1965).
-#[derive(Clone, Copy)]
-pub(crate) struct Compensated<F> {
-    pub(crate) sum: F,
-    lost: F,
-}
-
-impl<F: Copy> Compensated<F> {
-    #[inline(always)]
-    pub(crate) fn new<S: Simd<F = F>>(simd: S) -> Self {
-        Self { sum: simd.constant(0.0), lost: simd.constant(0.0) }
-    }
-
-    #[inline(always)]
-    pub(crate) fn add<S: Simd<F = F>>(&mut self, simd: S, x: F) {
-        let more = simd.sub(x, self.lost);
-        let both = simd.add(self.sum, more);
-        self.lost = simd.sub(simd.sub(both, self.sum), more);
-        self.sum = both;
-    }
-}
-
 /// A number of each query of a finished tile.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PerLane {

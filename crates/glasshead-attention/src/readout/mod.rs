@@ -25,7 +25,7 @@ use std::{fmt::Debug, ops::Range, sync::Arc};
 
 pub use merge::{Part, Parts, merge, shares};
 
-pub(crate) use fused::{Block, Compensated, Fuse, Needs, PerLane, Tile, Weights};
+pub(crate) use fused::{Block, Fuse, Needs, PerLane, Tile, Weights};
 
 use crate::{
     AttentionError,

@@ -3,8 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Argument, Array, AtWork, Compensated, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile,
-    Values, numbers,
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, numbers,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -105,15 +104,19 @@ impl Fuse for SegmentsHead {
         let width = COLUMNS * S::LANES;
         let mut spans = tile.spans.iter().zip(tile.sums.chunks_exact(width)).peekable();
         for (end, room) in self.ends.iter().zip(room.chunks_exact_mut(width)) {
-            // Beside small blocks a segment is cut into many spans.
-            let mut sums = [Compensated::new(simd); COLUMNS];
+            // Beside small blocks a segment is cut into many spans: what an addition loses, the next one gives back (Kahan
+            // 1965).
+            let mut sums = [[simd.constant(0.0); 2]; COLUMNS];
             while let Some((_, weights)) = spans.next_if(|(span, _)| span.end <= *end) {
-                for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(S::LANES)) {
-                    sum.add(simd, simd.load(weights));
+                for ([sum, lost], weights) in sums.iter_mut().zip(weights.chunks_exact(S::LANES)) {
+                    let more = simd.sub(simd.load(weights), *lost);
+                    let both = simd.add(*sum, more);
+                    *lost = simd.sub(simd.sub(both, *sum), more);
+                    *sum = both;
                 }
             }
-            for (sum, room) in sums.into_iter().zip(room.chunks_exact_mut(S::LANES)) {
-                simd.store(sum.sum, room);
+            for ([sum, _], room) in sums.into_iter().zip(room.chunks_exact_mut(S::LANES)) {
+                simd.store(sum, room);
             }
         }
     }
