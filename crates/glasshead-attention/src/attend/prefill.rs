@@ -58,7 +58,7 @@ fn block_keys<S: Simd>(dim: usize, value_dim: usize) -> usize {
 }
 
 /// Up to [`TILES`] tiles of queries of one head.
-pub(super) struct Panel<'a, 'p, T: Element> {
+pub(super) struct Panel<'a, 'p, 'r, T: Element> {
     pub(super) problem: &'a Problem<'p, T>,
     pub(super) batch: usize,
     pub(super) head: usize,
@@ -70,11 +70,11 @@ pub(super) struct Panel<'a, 'p, T: Element> {
     pub(super) next: Option<[usize; 3]>,
     /// `[queries of the panel, value_dim]`
     pub(super) out: &'a mut [T],
-    pub(super) reading: Option<Reading<'a>>,
+    pub(super) reading: Option<Reading<'a, 'r>>,
     pub(super) workspace: &'a mut Workspace<T::Number>,
 }
 
-impl<T: Element> Kernel<T::Number> for Panel<'_, '_, T> {
+impl<T: Element> Kernel<T::Number> for Panel<'_, '_, '_, T> {
     type Out = ();
 
     #[inline(always)]
@@ -91,7 +91,7 @@ impl<T: Element> Kernel<T::Number> for Panel<'_, '_, T> {
     }
 }
 
-impl<T: Element> Panel<'_, '_, T> {
+impl<T: Element> Panel<'_, '_, '_, T> {
     #[inline(always)]
     fn attend<S: Simd<N = T::Number>, D: Dot<S>, const ROWS: usize, const READ: bool>(self, simd: S) {
         let Self { problem, batch, head, first, again, next, out, mut reading, workspace } = self;

@@ -70,11 +70,11 @@ impl Plan {
 }
 
 /// Readouts at work on the queries of a task, and what they need.
-pub(super) struct Reading<'a> {
+pub(super) struct Reading<'a, 'r> {
     pub(super) plan: &'a Plan,
     /// `[keys of the head]`, if readouts need them.
     pub(super) value_norms: &'a [f32],
-    pub(super) readouts: &'a mut [AtWork],
+    pub(super) readouts: &'a mut [AtWork<'r>],
 }
 
 /// What is kept of a tile of queries from block to block.

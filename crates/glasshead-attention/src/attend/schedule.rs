@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Element,
     isa::{COLUMNS, InstructionSet, Number},
-    readout::{Array, AtWork, Readouts},
+    readout::{self, Array, AtWork, Readouts, Room},
     threads,
 };
 
@@ -27,7 +27,7 @@ const FEW_QUERIES: usize = 16;
 pub(super) const WORTH_A_THREAD: usize = 1 << 20;
 
 /// A piece of work.
-enum Task<'a, T: Element> {
+enum Task<'a, 'p, T: Element> {
     /// Queries from `first` on of one head, `panel` of them at a time, their output and their readouts.
     Panels {
         batch: usize,
@@ -37,7 +37,7 @@ enum Task<'a, T: Element> {
         again: bool,
         next: Option<[usize; 3]>,
         out: &'a mut [T],
-        seen: Vec<AtWork>,
+        seen: Vec<AtWork<'a>>,
     },
     /// A chunk of keys of some key heads for all queries of a sequence.
     Chunk {
@@ -45,7 +45,7 @@ enum Task<'a, T: Element> {
         key_heads: Range<usize>,
         queries: Range<usize>,
         keys: Range<usize>,
-        partial: &'a mut [T::Number],
+        partial: &'p mut [T::Number],
     },
 }
 
@@ -68,7 +68,7 @@ struct Merged<'a, 'd, T> {
     sequence: &'d Decoded,
     head: usize,
     out: &'a mut [T],
-    seen: Vec<AtWork>,
+    seen: Vec<AtWork<'a>>,
 }
 
 impl Decoded {
@@ -91,18 +91,21 @@ pub(crate) fn run<T: Element>(
     let heads = problem.batch * problem.heads;
     let mut by_row: Vec<_> = (0..heads).map(|_| readouts.by_row()).collect();
     rowwise::read(problem, &mut by_row);
+    let mut arrays = readouts.arrays();
+    let room = readouts.room(&mut arrays);
     let parts = match heads * problem.queries {
         0 => Vec::new(),
-        _ => Schedule::new(problem, isa, &readouts).attend(out),
+        _ => Schedule::new(problem, isa, &readouts).attend(out, room),
     };
-    readouts.finish(by_row, parts)
+    let values = readouts.finish(by_row, parts);
+    readout::put(&mut arrays, values);
+    arrays
 }
 
 /// What all pieces of work need to know.
 struct Schedule<'a, 'p, T: Element> {
     problem: &'a Problem<'p, T>,
     isa: InstructionSet,
-    readouts: &'a Readouts,
     /// Of the readouts that are fused, and whether there are any.
     plan: Plan,
     reads: bool,
@@ -114,24 +117,24 @@ struct Schedule<'a, 'p, T: Element> {
 }
 
 impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
-    fn new(problem: &'a Problem<'p, T>, isa: InstructionSet, readouts: &'a Readouts) -> Self {
+    fn new(problem: &'a Problem<'p, T>, isa: InstructionSet, readouts: &Readouts) -> Self {
         let readers = readouts.fused();
         let plan = Plan::new(&readers);
         let layout = Layout::new(problem.value_dim, T::Number::lanes(isa));
         let value_norms = if plan.needs.value_norms { value_norms(problem) } else { Vec::new() };
         let (reads, rows) = (!readers.is_empty(), !readers.iter().all(AtWork::sum_is_enough));
-        Self { problem, isa, readouts, plan, reads, rows, layout, value_norms }
+        Self { problem, isa, plan, reads, rows, layout, value_norms }
     }
 
     /// Computes the output and what was read out: of which head, from which query on.
-    fn attend(&self, out: &mut [T]) -> Vec<(usize, usize, Vec<AtWork>)> {
+    fn attend<'t>(&self, out: &'t mut [T], mut room: Room<'t>) -> Vec<(usize, usize, Vec<AtWork<'t>>)> {
         let (decoded, partials_len) = self.decoded();
         let mut partials = workspace::take_partials::<T::Number>();
         if partials.len() < partials_len {
             partials.resize(partials_len, T::Number::default());
         }
         let mut tasks = self.chunks(&decoded, &mut partials[..partials_len]);
-        let (panels, mut rows) = self.panels(&decoded, out);
+        let (panels, mut rows) = self.panels(&decoded, out, &mut room);
         tasks.extend(panels);
         let spread = self.problem.multiply_adds() > WORTH_A_THREAD;
         threads::for_each(&mut tasks, spread, |task| self.compute(task));
@@ -170,7 +173,7 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
     }
 
     /// Shares out the keys of sequences of few queries.
-    fn chunks<'t>(&self, decoded: &[Decoded], partials: &'t mut [T::Number]) -> Vec<Task<'t, T>> {
+    fn chunks<'t, 'o>(&self, decoded: &[Decoded], partials: &'t mut [T::Number]) -> Vec<Task<'o, 't, T>> {
         let Self { problem, .. } = self;
         let (mut tasks, mut rest) = (Vec::new(), partials);
         let key_heads = self.key_heads();
@@ -202,12 +205,13 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
     }
 
     /// Shares out the queries of the other sequences, and the output of all; what is still to be merged.
-    fn panels<'t, 'd>(
+    fn panels<'t, 'd, 'n>(
         &self,
         decoded: &'d [Decoded],
         out: &'t mut [T],
-    ) -> (Vec<Task<'t, T>>, Vec<Merged<'t, 'd, T>>) {
-        let Self { problem, readouts, plan, .. } = self;
+        room: &mut Room<'t>,
+    ) -> (Vec<Task<'t, 'n, T>>, Vec<Merged<'t, 'd, T>>) {
+        let Self { problem, plan, .. } = self;
         let value_dim = problem.value_dim;
         let (mut tasks, mut rows) = (Vec::new(), Vec::new());
         let mut panels: Vec<usize> = Vec::new();
@@ -224,25 +228,32 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
                 (part, out) = out.split_at_mut(queries.len() * value_dim);
                 if few(&queries) {
                     if let Some(sequence) = decoded.next() {
-                        rows.push(Merged { sequence, head, out: part, seen: readouts.fused() });
+                        let seen = room.take(queries.len());
+                        rows.push(Merged { sequence, head, out: part, seen });
                     }
                     continue;
                 }
                 let len = plan.queries_of_task(queries.len(), panel);
+                let from = tasks.len();
+                for (at, out) in part.chunks_mut(len * value_dim).enumerate() {
+                    let (first, seen) = (queries.start + at * len, room.take(out.len() / value_dim));
+                    tasks.push(Task::Panels {
+                        batch,
+                        head,
+                        first,
+                        panel,
+                        again: false,
+                        next: None,
+                        out,
+                        seen,
+                    });
+                }
                 // The last queries of a causal text have most to do. They come first, so that it is short tasks that are
                 // left when threads run out of them.
-                for (at, out) in part.chunks_mut(len * value_dim).enumerate().rev() {
-                    let first = queries.start + at * len;
-                    let mut again = false;
-                    if let Some(Task::Panels { batch: before, head: one, next, .. }) = tasks.last_mut() {
-                        *next = Some([batch, head, first]);
-                        again = [*before, *one] == [batch, head];
-                    }
-                    let seen = readouts.fused();
-                    tasks.push(Task::Panels { batch, head, first, panel, again, next: None, out, seen });
-                }
+                tasks[from..].reverse();
             }
         }
+        introduce(&mut tasks);
         (tasks, rows)
     }
 
@@ -262,7 +273,6 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
             Task::Panels { batch, head, first, panel, again, next, out, seen } => {
                 let (batch, head, panel) = (*batch, *head, *panel);
                 let value_norms = self.norms_of(batch, head);
-                seen.iter_mut().for_each(|readout| readout.expect(out.len() / problem.value_dim));
                 let count = out.len().div_ceil(panel * problem.value_dim);
                 for (at, out) in out.chunks_mut(panel * problem.value_dim).enumerate() {
                     let first = *first + at * panel;
@@ -332,6 +342,21 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
         let &Self { problem, ref value_norms, .. } = self;
         let first = (batch * problem.heads + head) / problem.group * problem.keys;
         if value_norms.is_empty() { &[] } else { &value_norms[first..first + problem.keys] }
+    }
+}
+
+/// Tells each panel task what comes after it, and whether what comes before it reads the same head.
+fn introduce<T: Element>(tasks: &mut [Task<T>]) {
+    for at in 1..tasks.len() {
+        let (before, after) = tasks.split_at_mut(at);
+        if let (
+            [.., Task::Panels { batch, head, next, .. }],
+            [Task::Panels { batch: its_batch, head: its_head, first, again, .. }, ..],
+        ) = (before, after)
+        {
+            *next = Some([*its_batch, *its_head, *first]);
+            *again = [*batch, *head] == [*its_batch, *its_head];
+        }
     }
 }
 

@@ -158,7 +158,7 @@ impl Head for BlocksHead {
     }
 }
 
-impl Fuse for BlocksHead {
+impl Fuse<'_> for BlocksHead {
     fn needs(&self) -> Needs {
         let first = self.of.size - self.of.before;
         Needs { cuts: (first..self.shape.keys).step_by(self.of.size).collect(), ..Needs::default() }
@@ -206,10 +206,10 @@ impl Fuse for BlocksHead {
         }
     }
 
-    fn absorb(&mut self, mut later: Self) -> Option<Self> {
+    fn absorb(&mut self, mut later: Self) {
         self.end();
         later.end();
-        let from = later.first?;
+        let Some(from) = later.first else { return };
         let first = *self.first.get_or_insert(from);
         // The row in which a task ends is the one in which the next may start.
         let at = (from - first) * self.columns();
@@ -219,6 +219,5 @@ impl Fuse for BlocksHead {
             *sum += more;
         }
         self.done.append(&mut later.done);
-        None
     }
 }

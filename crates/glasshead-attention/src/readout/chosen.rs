@@ -3,7 +3,9 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values};
+use super::{
+    Array, AtWork, Block, Column, Fuse, Fused, Head, Parts, Read, Readout, Shape, Slots, Tile, Values,
+};
 use crate::{
     isa::{COLUMNS, Number, Simd},
     reference::Row,
@@ -114,18 +116,18 @@ impl Readout for Chosen {
 }
 
 impl Chosen {
-    fn head(&self) -> ChosenHead {
-        ChosenHead { target: self.target.clone(), values: Vec::new() }
+    fn head(&self) -> ChosenHead<'static> {
+        ChosenHead { target: self.target.clone(), values: Column::new() }
     }
 }
 
-pub(crate) struct ChosenHead {
+pub(crate) struct ChosenHead<'a> {
     target: Target,
     /// `[queries seen so far]`
-    values: Vec<f32>,
+    values: Column<'a, f32>,
 }
 
-impl Head for ChosenHead {
+impl Head for ChosenHead<'_> {
     fn see(&mut self, row: &Row) {
         let key = self.target.key(row.position, row.first_key);
         let at = key.and_then(|key| row.keys.binary_search(&key).ok());
@@ -133,12 +135,12 @@ impl Head for ChosenHead {
     }
 
     fn finish(self: Box<Self>) -> Vec<Values> {
-        vec![Values::F32(self.values)]
+        vec![Values::F32(self.values.into_list())]
     }
 }
 
 /// The room holds the scores of the chosen keys.
-impl Fuse for ChosenHead {
+impl<'a> Fuse<'a> for ChosenHead<'a> {
     fn room(&self) -> usize {
         1
     }
@@ -167,7 +169,11 @@ impl Fuse for ChosenHead {
         self.values.extend(room[lanes].iter().map(|x| x.to_f64() as f32));
     }
 
-    fn expect(&mut self, queries: usize) {
-        self.values.reserve_exact(queries);
+    fn by_query(&self) -> bool {
+        true
+    }
+
+    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.values.fill(places);
     }
 }

@@ -40,7 +40,7 @@ impl Readout for Distance {
     }
 }
 
-fn head() -> PerQuery {
+fn head() -> PerQuery<'static> {
     PerQuery::of_moments(
         |row| {
             let distances = row.keys.iter().map(|&key| row.position.abs_diff(key as i64) as f64);

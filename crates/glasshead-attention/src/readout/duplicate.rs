@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use super::{Array, AtWork, Block, Fuse, Fused, Head, Parts, Read, Readout, Shape, Tile, Values};
+use super::{
+    Array, AtWork, Block, Column, Fuse, Fused, Head, Parts, Read, Readout, Shape, Slots, Tile, Values,
+};
 use crate::{
     isa::{COLUMNS, MAX_LANES, Number, Simd},
     reference::Row,
@@ -85,20 +87,20 @@ impl Readout for Duplicate {
 }
 
 impl Duplicate {
-    fn head(&self) -> DuplicateHead {
-        DuplicateHead { of: self.clone(), scores: Vec::new(), values: Vec::new() }
+    fn head(&self) -> DuplicateHead<'static> {
+        DuplicateHead { of: self.clone(), scores: Vec::new(), values: Column::new() }
     }
 }
 
-pub(crate) struct DuplicateHead {
+pub(crate) struct DuplicateHead<'a> {
     of: Duplicate,
     /// Of tiles that are not finished (a panel has several): a query and its score on an earlier occurrence.
     scores: Vec<(usize, f64)>,
     /// `[queries seen so far]`
-    values: Vec<f32>,
+    values: Column<'a, f32>,
 }
 
-impl Head for DuplicateHead {
+impl Head for DuplicateHead<'_> {
     fn see(&mut self, row: &Row) {
         let earlier = self.of.earlier(row.position, row.first_key..usize::MAX);
         let weight = |key: usize| row.keys.binary_search(&key).map_or(0.0, |at| row.weights[at]);
@@ -106,12 +108,12 @@ impl Head for DuplicateHead {
     }
 
     fn finish(self: Box<Self>) -> Vec<Values> {
-        vec![Values::F32(self.values)]
+        vec![Values::F32(self.values.into_list())]
     }
 }
 
 /// The room holds the sums of a finished tile.
-impl Fuse for DuplicateHead {
+impl<'a> Fuse<'a> for DuplicateHead<'a> {
     fn room(&self) -> usize {
         1
     }
@@ -149,7 +151,11 @@ impl Fuse for DuplicateHead {
         self.values.extend(room[lanes].iter().map(|x| x.to_f64() as f32));
     }
 
-    fn expect(&mut self, queries: usize) {
-        self.values.reserve_exact(queries);
+    fn by_query(&self) -> bool {
+        true
+    }
+
+    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.values.fill(places);
     }
 }

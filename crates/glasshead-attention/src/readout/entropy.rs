@@ -49,7 +49,7 @@ impl Readout for Entropy {
     }
 }
 
-fn head() -> PerQuery {
+fn head() -> PerQuery<'static> {
     // p ln p → 0 as p → 0; adding 0 turns −0 into 0.
     PerQuery::of_moments(
         |row| -row.weights.iter().map(|&p| if p == 0.0 { 0.0 } else { p * p.ln() }).sum::<f64>() + 0.0,

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::Head;
+use super::{Head, column::Slots};
 use crate::{
     isa::{COLUMNS, MAX_LANES, Simd},
     reference::Normalizer,
@@ -28,7 +28,7 @@ pub(crate) struct Needs {
 }
 
 /// A readout that can be read out of tiles. Numbers that it keeps per tile stand in a `room`, `[.., queries]`.
-pub(crate) trait Fuse: Head {
+pub(crate) trait Fuse<'a>: Head {
     /// What the pass must keep for it.
     fn needs(&self) -> Needs {
         Needs::default()
@@ -37,9 +37,13 @@ pub(crate) trait Fuse: Head {
     fn room(&self) -> usize {
         0
     }
-    /// So many queries will come.
-    fn expect(&mut self, queries: usize) {
-        let _ = queries;
+    /// Whether each of its arrays has the queries as its first axis and is filled query by query.
+    fn by_query(&self) -> bool {
+        false
+    }
+    /// Where the numbers of its queries go, array by array, if they come query by query.
+    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
+        let _ = places;
     }
     /// A new tile.
     fn start_tile<S: Simd>(&self, simd: S, room: &mut [S::N]) {
@@ -66,13 +70,12 @@ pub(crate) trait Fuse: Head {
     fn see_sum(&mut self, sum: &Normalizer) {
         let _ = sum;
     }
-    /// Takes in the same readout of the queries that follow; or gives it back, where its numbers simply come after
-    /// those of this one.
-    fn absorb(&mut self, later: Self) -> Option<Self>
+    /// Takes in the same readout of the queries that follow; nothing to do where their numbers are in their place.
+    fn absorb(&mut self, later: Self)
     where
         Self: Sized,
     {
-        Some(later)
+        let _ = later;
     }
 }
 

@@ -39,6 +39,6 @@ impl Readout for Lse {
     }
 }
 
-fn head() -> PerQuery {
+fn head() -> PerQuery<'static> {
     PerQuery::of_sum(|row| row.lse, |lanes| &lanes.lse, |sum| sum.lse)
 }

@@ -46,7 +46,7 @@ impl Readout for MaxWeight {
     }
 }
 
-fn head() -> PerQuery {
+fn head() -> PerQuery<'static> {
     // Unlike f64::max, this keeps a NaN.
     PerQuery::new(
         |row| row.weights.iter().fold(0.0, |max, &p| if max > p { max } else { p }),

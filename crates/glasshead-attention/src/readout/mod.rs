@@ -7,6 +7,7 @@
 mod against_rows;
 mod blocks;
 mod chosen;
+mod column;
 mod distance;
 mod duplicate;
 mod entropy;
@@ -25,6 +26,7 @@ use std::{fmt::Debug, ops::Range, sync::Arc};
 
 pub use merge::{Part, Parts, merge, shares};
 
+pub(crate) use column::{Column, Slots};
 pub(crate) use fused::{Block, Fuse, Needs, PerLane, Tile, Weights};
 
 use crate::{
@@ -197,16 +199,16 @@ pub trait Head: Send {
 
 /// A readout of this crate at work on some queries of one head, inside the fused pass.
 #[doc(hidden)]
-pub struct Fused(pub(crate) AtWork);
+pub struct Fused(pub(crate) AtWork<'static>);
 
 /// The kinds of readouts that can be fused; each method is that of the kind.
 macro_rules! at_work {
     ($($kind:ident($head:ty)),*) => {
-        pub(crate) enum AtWork {
+        pub(crate) enum AtWork<'a> {
             $($kind($head)),*
         }
 
-        impl AtWork {
+        impl<'a> AtWork<'a> {
             pub(crate) fn needs(&self) -> Needs {
                 match self { $(Self::$kind(head) => head.needs()),* }
             }
@@ -238,12 +240,15 @@ macro_rules! at_work {
             pub(crate) fn see_sum(&mut self, sum: &Normalizer) {
                 match self { $(Self::$kind(head) => head.see_sum(sum)),* }
             }
-            pub(crate) fn expect(&mut self, queries: usize) {
-                match self { $(Self::$kind(head) => head.expect(queries)),* }
+            pub(crate) fn by_query(&self) -> bool {
+                match self { $(Self::$kind(head) => head.by_query()),* }
             }
-            pub(crate) fn absorb(&mut self, later: Self) -> Option<Self> {
+            pub(crate) fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
+                match self { $(Self::$kind(head) => head.fill(places)),* }
+            }
+            pub(crate) fn absorb(&mut self, later: Self) {
                 match (self, later) {
-                    $((Self::$kind(head), Self::$kind(later)) => head.absorb(later).map(Self::$kind),)*
+                    $((Self::$kind(head), Self::$kind(later)) => head.absorb(later),)*
                     (_, _) => unreachable!("the same list of readouts for all queries"),
                 }
             }
@@ -254,13 +259,13 @@ macro_rules! at_work {
     };
 }
 at_work!(
-    PerQuery(PerQuery),
-    Chosen(chosen::ChosenHead),
-    Duplicate(duplicate::DuplicateHead),
-    TopK(top_k::TopKHead),
+    PerQuery(PerQuery<'a>),
+    Chosen(chosen::ChosenHead<'a>),
+    Duplicate(duplicate::DuplicateHead<'a>),
+    TopK(top_k::TopKHead<'a>),
     Received(received::ReceivedHead),
     Rows(rows::RowsHead),
-    Segments(segments::SegmentsHead),
+    Segments(segments::SegmentsHead<'a>),
     Blocks(blocks::BlocksHead)
 );
 
@@ -398,78 +403,123 @@ impl Readouts {
         readouts.map(|readout| readout.start(&self.shape)).collect()
     }
 
-    /// Every readout of one head that is fused.
-    pub(crate) fn fused(&self) -> Vec<AtWork> {
+    /// Every fused readout, at work on nothing yet.
+    pub(crate) fn fused(&self) -> Vec<AtWork<'static>> {
         self.items.iter().filter_map(|readout| readout.fuse(&self.shape)).map(|fused| fused.0).collect()
     }
 
-    /// Puts the heads, in the order `[batch, heads]`, side by side: what was read by row, and what was fused, in parts
-    /// that say their head and their first query.
+    /// The arrays `[batch, heads, …]`, still empty.
+    pub(crate) fn arrays(&self) -> Vec<Array> {
+        let mut arrays: Vec<Array> = self.items.iter().flat_map(|item| item.arrays(&self.shape)).collect();
+        arrays.iter_mut().for_each(|array| {
+            array.shape.splice(0..0, [self.shape.batch, self.shape.heads]);
+        });
+        arrays
+    }
+
+    /// A place for every number that comes query by query.
+    pub(crate) fn room<'a>(&'a self, arrays: &'a mut [Array]) -> Room<'a> {
+        let mut rest = arrays.iter_mut();
+        let mut places = Vec::new();
+        for readout in &self.items {
+            let own = rest.by_ref().take(readout.arrays(&self.shape).len());
+            match readout.fuse(&self.shape) {
+                Some(Fused(head)) if head.by_query() => {
+                    places.extend(own.map(|array| (array.shape[3..].iter().product(), Slots::all(array))));
+                }
+                _ => own.for_each(drop),
+            }
+        }
+        Room { readouts: self, places }
+    }
+
+    /// What is to stand in each array, head by head in the order `[batch, heads]`: of readouts that see rows, and of
+    /// fused ones, in parts that say their head and their first query. Nothing of what has come query by query.
     pub(crate) fn finish(
         &self,
         by_row: Vec<Vec<Box<dyn Head>>>,
         parts: Vec<(usize, usize, Vec<AtWork>)>,
-    ) -> Vec<Array> {
+    ) -> Vec<Vec<Values>> {
         let mut heads: Vec<_> = by_row.into_iter().map(HeadParts::new).collect();
         for (head, first, seen) in parts {
             heads[head].parts.push((first, seen));
         }
-        let mut arrays: Vec<Array> =
-            self.items.iter().flat_map(|readout| readout.arrays(&self.shape)).collect();
-        let per_head: usize = arrays.iter().map(|array| array.shape.iter().product::<usize>()).sum();
+        let counts = |array: &Array| array.shape.iter().product::<usize>();
+        let added_up = self.items.iter().filter(|readout| readout.adds_up_queries());
+        let per_head: usize =
+            added_up.flat_map(|readout| readout.arrays(&self.shape)).map(|a| counts(&a)).sum();
         let spread = heads.len().saturating_mul(per_head) > WORTH_A_THREAD;
         threads::for_each(&mut heads, spread, |head| head.finish(self));
 
-        let mut values: Vec<Vec<Values>> = arrays.iter().map(|_| Vec::new()).collect();
+        let arrays = self.items.iter().map(|readout| readout.arrays(&self.shape).len()).sum();
+        let mut values: Vec<Vec<Values>> = (0..arrays).map(|_| Vec::new()).collect();
         for head in heads {
             head.done.into_iter().for_each(|(array, more)| values[array].push(more));
         }
-        let mut moving = Vec::new();
-        for (array, values) in arrays.iter_mut().zip(values) {
-            array.shape.splice(0..0, [self.shape.batch, self.shape.heads]);
-            side_by_side(array, values, &mut moving);
-        }
-        threads::for_each(&mut moving, spread, Moving::arrive);
-        arrays
+        values
     }
+}
+
+/// Puts what [`Readouts::finish`] gives into the arrays.
+pub(crate) fn put(arrays: &mut [Array], values: Vec<Vec<Values>>) {
+    let count = values.iter().flatten().map(Values::len).sum::<usize>();
+    let mut moving = Vec::new();
+    for (array, values) in arrays.iter_mut().zip(values) {
+        side_by_side(array, values, &mut moving);
+    }
+    threads::for_each(&mut moving, count > WORTH_A_THREAD, Moving::arrive);
 }
 
 /// From so many numbers on, putting them together is shared out.
 const WORTH_A_THREAD: usize = 1 << 16;
 
+/// The places of what comes query by query, which are given away in their order: head by head.
+pub(crate) struct Room<'a> {
+    readouts: &'a Readouts,
+    /// Of each array: how many numbers a query has, and what is left.
+    places: Vec<(usize, Slots<'a>)>,
+}
+
+impl<'a> Room<'a> {
+    /// Every fused readout, at work on the next so many queries.
+    pub(crate) fn take(&mut self, queries: usize) -> Vec<AtWork<'a>> {
+        let mut seen: Vec<AtWork<'a>> = self.readouts.fused();
+        let mut places = self.places.iter_mut().map(|(count, left)| left.take(queries * *count));
+        seen.iter_mut().for_each(|readout| readout.fill(&mut places));
+        seen
+    }
+}
+
 /// What was read out of one head.
-struct HeadParts {
+struct HeadParts<'a> {
     by_row: Vec<Box<dyn Head>>,
     /// From which query on, and one of every fused readout.
-    parts: Vec<(usize, Vec<AtWork>)>,
-    /// Of which array, in ascending order of queries.
+    parts: Vec<(usize, Vec<AtWork<'a>>)>,
+    /// Of which array.
     done: Vec<(usize, Values)>,
 }
 
-impl HeadParts {
+impl<'a> HeadParts<'a> {
     fn new(by_row: Vec<Box<dyn Head>>) -> Self {
         Self { by_row, parts: Vec::new(), done: Vec::new() }
     }
 
     /// Takes parts together where they add up.
     fn finish(&mut self, readouts: &Readouts) {
-        let mut groups: Vec<Vec<AtWork>> = readouts.fused().into_iter().map(|none| vec![none]).collect();
+        let mut fused: Vec<AtWork<'a>> = readouts.fused();
         self.parts.sort_by_key(|(first, _)| *first);
         for (_, seen) in self.parts.drain(..) {
-            for (group, later) in groups.iter_mut().zip(seen) {
-                let behind = group.last_mut().and_then(|last| last.absorb(later));
-                group.extend(behind);
-            }
+            fused.iter_mut().zip(seen).for_each(|(all, later)| all.absorb(later));
         }
-        let (mut by_row, mut groups) = (self.by_row.drain(..), groups.into_iter());
+        let (mut by_row, mut fused) = (self.by_row.drain(..), fused.into_iter());
         let mut first = 0;
         for readout in &readouts.items {
             let count = readout.arrays(&readouts.shape).len();
-            let parts: Vec<Vec<Values>> = match readout.fuse(&readouts.shape) {
-                Some(_) => groups.next().into_iter().flatten().map(AtWork::finish).collect(),
-                None => by_row.next().map(Head::finish).into_iter().collect(),
+            let values = match readout.fuse(&readouts.shape) {
+                Some(_) => fused.next().filter(|head| !head.by_query()).map(AtWork::finish),
+                None => by_row.next().map(Head::finish),
             };
-            self.done.extend(parts.into_iter().flat_map(|values| (first..first + count).zip(values)));
+            self.done.extend((first..first + count).zip(values.into_iter().flatten()));
             first += count;
         }
     }
@@ -493,6 +543,9 @@ impl Moving<'_> {
 /// Makes room in an array of known shape and lists what is to be copied there; what is all of it already is moved.
 fn side_by_side<'a>(array: &'a mut Array, mut parts: Vec<Values>, moving: &mut Vec<Moving<'a>>) {
     let count: usize = array.shape.iter().product();
+    if parts.is_empty() && array.values.len() == count {
+        return;
+    }
     let announced = std::mem::discriminant(&array.values);
     assert!(
         parts.iter().all(|part| std::mem::discriminant(part) == announced)
@@ -528,17 +581,17 @@ fn side_by_side<'a>(array: &'a mut Array, mut parts: Vec<Values>, moving: &mut V
 }
 
 /// A readout with one number per query.
-pub(crate) struct PerQuery {
-    values: Vec<f32>,
+pub(crate) struct PerQuery<'a> {
+    values: Column<'a, f32>,
     of: fn(&Row) -> f64,
     of_lanes: fn(&PerLane) -> &[f64],
     of_sum: Option<fn(&Normalizer) -> f64>,
     moments: bool,
 }
 
-impl PerQuery {
+impl PerQuery<'_> {
     fn new(of: fn(&Row) -> f64, of_lanes: fn(&PerLane) -> &[f64]) -> Self {
-        Self { values: Vec::new(), of, of_lanes, of_sum: None, moments: false }
+        Self { values: Column::new(), of, of_lanes, of_sum: None, moments: false }
     }
 
     /// The same, of what the sum of a row says.
@@ -552,17 +605,17 @@ impl PerQuery {
     }
 }
 
-impl Head for PerQuery {
+impl Head for PerQuery<'_> {
     fn see(&mut self, row: &Row) {
         self.values.push((self.of)(row) as f32);
     }
 
     fn finish(self: Box<Self>) -> Vec<Values> {
-        vec![Values::F32(self.values)]
+        vec![Values::F32(self.values.into_list())]
     }
 }
 
-impl Fuse for PerQuery {
+impl<'a> Fuse<'a> for PerQuery<'a> {
     fn needs(&self) -> Needs {
         Needs { lanes: true, moments: self.moments, ..Needs::default() }
     }
@@ -576,11 +629,15 @@ impl Fuse for PerQuery {
     }
 
     fn see_sum(&mut self, sum: &Normalizer) {
-        self.values.extend(self.of_sum.map(|of| of(sum) as f32));
+        self.values.extend(self.of_sum.iter().map(|of| of(sum) as f32));
     }
 
-    fn expect(&mut self, queries: usize) {
-        self.values.reserve_exact(queries);
+    fn by_query(&self) -> bool {
+        true
+    }
+
+    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.values.fill(places);
     }
 }
 

@@ -133,7 +133,7 @@ impl Head for ReceivedHead {
     }
 }
 
-impl Fuse for ReceivedHead {
+impl Fuse<'_> for ReceivedHead {
     fn needs(&self) -> Needs {
         Needs { weights: true, value_norms: self.of.by_value, ..Needs::default() }
     }
@@ -167,13 +167,12 @@ impl Fuse for ReceivedHead {
         }
     }
 
-    fn absorb(&mut self, later: Self) -> Option<Self> {
+    fn absorb(&mut self, later: Self) {
         if later.sums.is_empty() {
-            return None;
+            return;
         }
         let own = self.sums(later.first..later.first + later.sums.len());
         own.iter_mut().zip(later.sums).for_each(|(sum, later)| *sum += later);
-        None
     }
 }
 

@@ -115,7 +115,7 @@ impl Head for RowsHead {
     }
 }
 
-impl Fuse for RowsHead {
+impl Fuse<'_> for RowsHead {
     fn needs(&self) -> Needs {
         Needs { value_norms: self.of.by_value, ..Needs::default() }
     }
@@ -164,14 +164,13 @@ impl Fuse for RowsHead {
         }
     }
 
-    fn absorb(&mut self, later: Self) -> Option<Self> {
+    fn absorb(&mut self, later: Self) {
         if later.weights.is_empty() {
-            return None;
+            return;
         }
         // A query has come either here or there: the rows of the other side are 0.
         for (weight, later) in self.weights().iter_mut().zip(later.weights) {
             *weight += later;
         }
-        None
     }
 }

@@ -3,7 +3,8 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values, numbers,
+    Argument, Array, AtWork, Column, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Slots, Tile,
+    Values, numbers,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -60,18 +61,18 @@ impl Readout for Segments {
 }
 
 impl Segments {
-    fn head(&self) -> SegmentsHead {
-        SegmentsHead { ends: self.0.clone(), sums: Vec::new() }
+    fn head(&self) -> SegmentsHead<'static> {
+        SegmentsHead { ends: self.0.clone(), sums: Column::new() }
     }
 }
 
-pub(crate) struct SegmentsHead {
+pub(crate) struct SegmentsHead<'a> {
     ends: Vec<usize>,
     /// `[queries seen so far, S]`
-    sums: Vec<f32>,
+    sums: Column<'a, f32>,
 }
 
-impl Head for SegmentsHead {
+impl Head for SegmentsHead<'_> {
     fn see(&mut self, row: &Row) {
         let mut at = 0;
         for &end in &self.ends {
@@ -85,11 +86,11 @@ impl Head for SegmentsHead {
     }
 
     fn finish(self: Box<Self>) -> Vec<Values> {
-        vec![Values::F32(self.sums)]
+        vec![Values::F32(self.sums.into_list())]
     }
 }
 
-impl Fuse for SegmentsHead {
+impl<'a> Fuse<'a> for SegmentsHead<'a> {
     fn needs(&self) -> Needs {
         Needs { cuts: self.ends.clone(), ..Needs::default() }
     }
@@ -128,7 +129,11 @@ impl Fuse for SegmentsHead {
         }
     }
 
-    fn expect(&mut self, queries: usize) {
-        self.sums.reserve_exact(queries * self.ends.len());
+    fn by_query(&self) -> bool {
+        true
+    }
+
+    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.sums.fill(places);
     }
 }

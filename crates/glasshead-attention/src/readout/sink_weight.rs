@@ -19,6 +19,6 @@ impl Readout for SinkWeight {
     }
 }
 
-fn head() -> PerQuery {
+fn head() -> PerQuery<'static> {
     PerQuery::of_sum(|row| row.sink_weight, |lanes| &lanes.sink_weight, |sum| sum.sink_weight)
 }

@@ -3,8 +3,8 @@
 use std::{cmp::Ordering, ops::Range, sync::Arc};
 
 use super::{
-    Argument, Array, AtWork, Block, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values,
-    one_number,
+    Argument, Array, AtWork, Block, Column, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Slots,
+    Tile, Values, one_number,
 };
 use crate::{
     isa::{COLUMNS, Number, Simd},
@@ -96,30 +96,30 @@ impl Readout for TopK {
 }
 
 impl TopK {
-    fn head(&self) -> TopKHead {
+    fn head(&self) -> TopKHead<'static> {
         TopKHead {
             k: self.k,
             by_value: self.by_value,
             adjusted: Vec::new(),
             order: Vec::new(),
-            index: Vec::new(),
-            weight: Vec::new(),
+            index: Column::new(),
+            weight: Column::new(),
         }
     }
 }
 
-pub(crate) struct TopKHead {
+pub(crate) struct TopKHead<'a> {
     k: usize,
     by_value: bool,
     /// Scores by which keys are ordered.
     adjusted: Vec<f64>,
     order: Vec<usize>,
     /// `[queries seen so far, K]`
-    index: Vec<i64>,
-    weight: Vec<f32>,
+    index: Column<'a, i64>,
+    weight: Column<'a, f32>,
 }
 
-impl Head for TopKHead {
+impl Head for TopKHead<'_> {
     fn see(&mut self, row: &Row) {
         // Scores order the keys even where their weights have all become 0.
         self.adjusted.clear();
@@ -160,12 +160,12 @@ impl Head for TopKHead {
     }
 
     fn finish(self: Box<Self>) -> Vec<Values> {
-        vec![Values::I64(self.index), Values::F32(self.weight)]
+        vec![Values::I64(self.index.into_list()), Values::F32(self.weight.into_list())]
     }
 }
 
 /// The room holds the best scores so far, `[places, queries]`, and after them their keys.
-impl Fuse for TopKHead {
+impl<'a> Fuse<'a> for TopKHead<'a> {
     fn needs(&self) -> Needs {
         Needs { value_norms: self.by_value, ..Needs::default() }
     }
@@ -225,9 +225,13 @@ impl Fuse for TopKHead {
         }
     }
 
-    fn expect(&mut self, queries: usize) {
-        self.index.reserve_exact(queries * self.k);
-        self.weight.reserve_exact(queries * self.k);
+    fn by_query(&self) -> bool {
+        true
+    }
+
+    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.index.fill(places);
+        self.weight.fill(places);
     }
 }
 

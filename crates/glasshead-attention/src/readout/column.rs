@@ -1,0 +1,103 @@
+//! Numbers that come query by query, written where they belong.
+
+use std::slice::IterMut;
+
+use super::{Array, Values};
+
+/// At the place that they have in the end, as far as one is known, else in a list.
+pub(crate) struct Column<'a, T> {
+    place: IterMut<'a, T>,
+    list: Vec<T>,
+}
+
+impl<'a, T> Column<'a, T> {
+    pub(crate) fn new() -> Self {
+        Self { place: IterMut::default(), list: Vec::new() }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, x: T) {
+        match self.place.next() {
+            Some(to) => *to = x,
+            None => self.list.push(x),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn extend(&mut self, numbers: impl Iterator<Item = T>) {
+        numbers.for_each(|x| self.push(x));
+    }
+
+    /// What stands in the list.
+    ///
+    /// # Panics
+    /// When some of the place is left over.
+    pub(crate) fn into_list(self) -> Vec<T> {
+        assert_eq!(self.place.len(), 0, "every query has been seen");
+        self.list
+    }
+}
+
+/// The places of an array that are not yet given away, `[queries, …]`.
+pub(crate) enum Slots<'a> {
+    F32(&'a mut [f32]),
+    I64(&'a mut [i64]),
+}
+
+/// Numbers that an array can hold.
+pub(crate) trait Placed: Sized {
+    /// The place of a column within that of its array.
+    fn of<'a>(places: Slots<'a>) -> Option<&'a mut [Self]>;
+}
+
+impl Placed for f32 {
+    fn of<'a>(places: Slots<'a>) -> Option<&'a mut [f32]> {
+        match places {
+            Slots::F32(place) => Some(place),
+            Slots::I64(_) => None,
+        }
+    }
+}
+
+impl Placed for i64 {
+    fn of<'a>(places: Slots<'a>) -> Option<&'a mut [i64]> {
+        match places {
+            Slots::I64(place) => Some(place),
+            Slots::F32(_) => None,
+        }
+    }
+}
+
+impl<'a, T: Placed> Column<'a, T> {
+    /// From now on numbers go to the next of these places.
+    pub(crate) fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
+        if let Some(place) = places.next().and_then(T::of) {
+            self.place = place.iter_mut();
+        }
+    }
+}
+
+impl<'a> Slots<'a> {
+    /// All of an array, whose numbers are 0 until they come.
+    pub(crate) fn all(array: &'a mut Array) -> Self {
+        let count = array.shape.iter().product();
+        match &mut array.values {
+            Values::F32(values) => {
+                *values = vec![0.0; count];
+                Self::F32(values)
+            }
+            Values::I64(values) => {
+                *values = vec![0; count];
+                Self::I64(values)
+            }
+        }
+    }
+
+    /// Gives away the first `count` places.
+    pub(crate) fn take(&mut self, count: usize) -> Self {
+        match self {
+            Self::F32(left) => Self::F32(left.split_off_mut(..count).unwrap_or_default()),
+            Self::I64(left) => Self::I64(left.split_off_mut(..count).unwrap_or_default()),
+        }
+    }
+}
