@@ -10,14 +10,17 @@ use super::{
     workspace::{Lines, Room},
 };
 use crate::{
-    isa::{COLUMNS, Dot, MAX_LANES, Number, Simd, Single},
+    isa::{COLUMNS, Dot, MAX_LANES, Number, Simd, Single, second_cache},
     readout::{AtWork, Block, Needs, PerLane, Tile, Weights},
     softmax::exp2,
 };
 
-/// How many numbers of weights are kept at a time, if they can be fewer. More than the second cache holds: with
-/// fewer tiles, k and v would come from the third cache as often (measured).
+/// How many numbers of weights are kept at a time, if they can be fewer. More than most second caches hold: with fewer
+/// tiles, k and v would come from the third cache as often (measured).
 const HELD_WEIGHTS: usize = 1 << 20;
+/// A second cache of so many bytes holds the weights of a few tiles beside k and v: those come from the third cache more
+/// often then, but weights never (measured).
+const LARGE_CACHE: usize = 2 << 20;
 /// The most keys whose moments are summed up in one go: a sum of sums that grow loses a digit for each power of ten.
 const IN_ONE_GO: usize = 64;
 /// Tasks per head and sequence where they keep numbers per key.
@@ -51,12 +54,18 @@ impl Plan {
         &self.needs.cuts[place(keys.start)..place(keys.end)]
     }
 
-    /// Tiles per panel: of few tiles, the second cache can hold all weights.
-    pub(super) fn tiles(&self, keys: usize, width: usize) -> usize {
+    /// Tiles per panel: of few tiles, the second cache can hold all weights; each panel reads all of k and v, or `copies`
+    /// them.
+    pub(super) fn tiles(&self, keys: usize, width: usize, copies: bool) -> usize {
         if !self.needs.weights {
             return TILES;
         }
-        (HELD_WEIGHTS / (keys.max(1) * width)).clamp(1, TILES)
+        let tile = keys.max(1) * width;
+        let most = (HELD_WEIGHTS / tile).clamp(1, TILES);
+        if copies || second_cache() < LARGE_CACHE {
+            return most;
+        }
+        (LARGE_CACHE / 4 / size_of::<f32>() / tile).max(2).min(most)
     }
 
     /// Queries per task: readouts that add up queries keep numbers per key and task.

@@ -263,7 +263,8 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
         let own = || self.problem.visibility.keys_of_all(batch, queries).len();
         let keys = if self.plan.needs.weights { own() } else { 0 };
         let width = COLUMNS * T::Number::lanes(self.isa);
-        self.plan.tiles(keys, width) * width
+        let copies = size_of::<T>() < size_of::<T::Number>();
+        self.plan.tiles(keys, width, copies) * width
     }
 
     /// Does a piece of work.

@@ -1,10 +1,10 @@
 //! AVX-512 with products of bf16 pairs.
 
-use std::{arch::x86_64::*, sync::OnceLock};
+use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{Dot, Kernel, Lanes, Simd, Stored, avx512::Avx512};
+use super::{Dot, Kernel, Lanes, Simd, Stored, avx512::Avx512, cpu};
 
 /// Proof that this CPU has AVX-512F, BW, DQ and BF16, and multiplies pairs faster than numbers.
 #[derive(Clone, Copy)]
@@ -12,12 +12,10 @@ pub(super) struct Avx512Bf16(Avx512);
 
 impl Avx512Bf16 {
     pub(super) fn new() -> Option<Self> {
-        // Asking for the maker is slow in a virtual machine.
-        static GAINS: OnceLock<bool> = OnceLock::new();
         let numbers = Avx512::new()?;
         let here = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16");
         // Xeons take as long for a product of pairs as for four of numbers (measured): there widening wins.
-        (here && *GAINS.get_or_init(|| vendor() == *b"AuthenticAMD")).then_some(Self(numbers))
+        (here && cpu::is_amd()).then_some(Self(numbers))
     }
 
     /// Runs a kernel with these vectors, compiled for this set.
@@ -29,16 +27,6 @@ impl Avx512Bf16 {
         // SAFETY: the token proves that the CPU has the features.
         unsafe { trampoline(self, kernel) }
     }
-}
-
-/// The name that the CPU gives for its maker.
-fn vendor() -> [u8; 12] {
-    let leaf = __cpuid(0);
-    let mut name = [0; 12];
-    for (to, part) in name.chunks_exact_mut(4).zip([leaf.ebx, leaf.edx, leaf.ecx]) {
-        to.copy_from_slice(&part.to_le_bytes());
-    }
-    name
 }
 
 /// Two bf16 at a time, multiplied and added up by one instruction, which takes subnormal numbers for 0.

@@ -39,6 +39,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod cpu;
 mod dot;
 mod product;
 mod scalar;
@@ -53,6 +55,14 @@ use std::sync::OnceLock;
 use half::{bf16, f16};
 
 use crate::AttentionError;
+
+/// Bytes of the second cache of a core; 0 where that is not known.
+pub(crate) fn second_cache() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    return cpu::second_cache();
+    #[cfg(not(target_arch = "x86_64"))]
+    return 0;
+}
 
 /// The most numbers of a vector, over all sets.
 pub(crate) const MAX_LANES: usize = 16;
