@@ -81,6 +81,10 @@ pub trait Number:
     fn from_f64(x: f64) -> Self;
     /// Exact.
     fn to_f64(self) -> f64;
+    /// An index, up to `u32::MAX`, as the bits of a number: to be moved and selected, nothing else.
+    fn from_index(index: usize) -> Self;
+    /// The index of [`Number::from_index`].
+    fn to_index(self) -> usize;
     /// How many of them a vector of this set holds.
     fn lanes(isa: InstructionSet) -> usize;
     /// Runs a kernel with this set; with the plain one where this CPU lacks it.
@@ -270,6 +274,14 @@ impl Number for f32 {
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
+    #[inline(always)]
+    fn from_index(index: usize) -> Self {
+        Self::from_bits(index as u32)
+    }
+    #[inline(always)]
+    fn to_index(self) -> usize {
+        self.to_bits() as usize
+    }
     fn lanes(isa: InstructionSet) -> usize {
         match isa {
             InstructionSet::Scalar => 4,
@@ -324,6 +336,14 @@ impl Number for f64 {
     #[inline(always)]
     fn to_f64(self) -> f64 {
         self
+    }
+    #[inline(always)]
+    fn from_index(index: usize) -> Self {
+        Self::from_bits(index as u64)
+    }
+    #[inline(always)]
+    fn to_index(self) -> usize {
+        self.to_bits() as usize
     }
     fn lanes(isa: InstructionSet) -> usize {
         match isa {

@@ -17,8 +17,8 @@ const IN_REGISTERS: usize = 8;
 const CANDIDATES: usize = u64::BITS as usize;
 /// Of keys, see [`floor`]: of 16 maxima the eighth leaves some 11 of 256 random keys.
 const GROUPS: usize = 2 * IN_REGISTERS;
-/// Up to here f32 counts keys exactly.
-const MOST_KEYS: usize = 1 << 24;
+/// In the place of the index of a key: none.
+const NONE: usize = u32::MAX as usize;
 
 /// More than the keys may be asked for (the rest is filled up), but not without end.
 const SPARE: usize = 1024;
@@ -91,7 +91,7 @@ impl Readout for TopK {
     }
 
     fn fuse(&self, shape: &Shape) -> Option<Fused> {
-        (shape.keys <= MOST_KEYS).then(|| Fused(AtWork::TopK(self.head())))
+        (shape.keys <= NONE).then(|| Fused(AtWork::TopK(self.head())))
     }
 }
 
@@ -164,7 +164,7 @@ impl Head for TopKHead<'_> {
     }
 }
 
-/// The room holds the best scores so far, `[places, queries]`, and after them their keys.
+/// The room holds the best scores so far, `[places, queries]`, and after them their keys, as the bits of numbers.
 impl<'a> Fuse<'a> for TopKHead<'a> {
     fn needs(&self) -> Needs {
         Needs { value_norms: self.by_value, ..Needs::default() }
@@ -177,7 +177,7 @@ impl<'a> Fuse<'a> for TopKHead<'a> {
     fn start_tile<S: Simd>(&self, _: S, room: &mut [S::N]) {
         let (scores, keys) = room.split_at_mut(room.len() / 2);
         scores.fill(S::N::from_f64(f64::NEG_INFINITY));
-        keys.fill(S::N::from_f64(-1.0));
+        keys.fill(S::N::from_index(NONE));
     }
 
     #[inline(always)]
@@ -219,7 +219,8 @@ impl<'a> Fuse<'a> for TopKHead<'a> {
         let width = COLUMNS * S::LANES;
         let (weights, keys) = room.split_at(room.len() / 2);
         for lane in lanes {
-            self.index.extend(keys.chunks_exact(width).take(self.k).map(|keys| keys[lane].to_f64() as i64));
+            let keys = keys.chunks_exact(width).take(self.k).map(|keys| keys[lane].to_index());
+            self.index.extend(keys.map(|key| if key == NONE { -1 } else { key as i64 }));
             let weights = weights.chunks_exact(width).take(self.k);
             self.weight.extend(weights.map(|weights| weights[lane].to_f64() as f32));
         }
@@ -269,12 +270,12 @@ fn see_column<S: Simd, const BY_VALUE: bool>(
             }
         }
         let mut better = 0u64;
-        for (at, row) in rows.chunks_exact(width).enumerate() {
+        for (at, row) in rows.chunks_exact(width).enumerate().rev() {
             let mut score = simd.load(&row[c * S::LANES..]);
             if BY_VALUE {
                 score = simd.add(score, simd.splat(shifts[at]));
             }
-            better |= u64::from(simd.any_less(least, score)) << at;
+            better = better << 1 | u64::from(simd.any_less(least, score));
         }
         while better != 0 {
             let at = better.trailing_zeros() as usize;
@@ -283,7 +284,7 @@ fn see_column<S: Simd, const BY_VALUE: bool>(
             if BY_VALUE {
                 score = simd.add(score, simd.splat(shifts[at]));
             }
-            let key = simd.constant((block.keys.start + part * CANDIDATES + at) as f64);
+            let key = simd.splat(S::N::from_index(block.keys.start + part * CANDIDATES + at));
             // Every place keeps what it holds, takes the new one, or what stood before it; none waits for another.
             for place in (1..IN_REGISTERS).rev() {
                 let (old, before) = (best[place], best[place - 1]);
@@ -347,7 +348,7 @@ fn see_long_column<S: Simd, const BY_VALUE: bool>(
             continue;
         }
         let new = score;
-        let mut key = simd.constant((block.keys.start + at) as f64);
+        let mut key = simd.splat(S::N::from_index(block.keys.start + at));
         // From the first place below the new one on, every place takes what stood before it, equals in their order.
         for at in (0..=last).step_by(width) {
             let (old_score, old_key) = (simd.load(&scores[at..]), simd.load(&keys[at..]));
