@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Element,
     isa::{COLUMNS, InstructionSet, Number},
-    readout::{self, Array, AtWork, Readouts, Room},
+    readout::{self, Array, AtWork, Places, Readouts},
     threads,
 };
 
@@ -92,10 +92,10 @@ pub(crate) fn run<T: Element>(
     let mut by_row: Vec<_> = (0..heads).map(|_| readouts.by_row()).collect();
     rowwise::read(problem, &mut by_row);
     let mut arrays = readouts.arrays();
-    let room = readouts.room(&mut arrays);
+    let places = readouts.places(&mut arrays);
     let parts = match heads * problem.queries {
         0 => Vec::new(),
-        _ => Schedule::new(problem, isa, &readouts).attend(out, room),
+        _ => Schedule::new(problem, isa, &readouts).attend(out, places),
     };
     let values = readouts.finish(by_row, parts);
     readout::put(&mut arrays, values);
@@ -127,14 +127,14 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
     }
 
     /// Computes the output and what was read out: of which head, from which query on.
-    fn attend<'t>(&self, out: &'t mut [T], mut room: Room<'t>) -> Vec<(usize, usize, Vec<AtWork<'t>>)> {
+    fn attend<'t>(&self, out: &'t mut [T], mut places: Places<'t>) -> Vec<(usize, usize, Vec<AtWork<'t>>)> {
         let (decoded, partials_len) = self.decoded();
         let mut partials = workspace::take_partials::<T::Number>();
         if partials.len() < partials_len {
             partials.resize(partials_len, T::Number::default());
         }
         let mut tasks = self.chunks(&decoded, &mut partials[..partials_len]);
-        let (panels, mut rows) = self.panels(&decoded, out, &mut room);
+        let (panels, mut rows) = self.panels(&decoded, out, &mut places);
         tasks.extend(panels);
         let spread = self.problem.multiply_adds() > WORTH_A_THREAD;
         threads::for_each(&mut tasks, spread, |task| self.compute(task));
@@ -209,7 +209,7 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
         &self,
         decoded: &'d [Decoded],
         out: &'t mut [T],
-        room: &mut Room<'t>,
+        places: &mut Places<'t>,
     ) -> (Vec<Task<'t, 'n, T>>, Vec<Merged<'t, 'd, T>>) {
         let Self { problem, plan, .. } = self;
         let value_dim = problem.value_dim;
@@ -228,7 +228,7 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
                 (part, out) = out.split_at_mut(queries.len() * value_dim);
                 if few(&queries) {
                     if let Some(sequence) = decoded.next() {
-                        let seen = room.take(queries.len());
+                        let seen = places.take(queries.len());
                         rows.push(Merged { sequence, head, out: part, seen });
                     }
                     continue;
@@ -236,7 +236,7 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
                 let len = plan.queries_of_task(queries.len(), panel);
                 let from = tasks.len();
                 for (at, out) in part.chunks_mut(len * value_dim).enumerate() {
-                    let (first, seen) = (queries.start + at * len, room.take(out.len() / value_dim));
+                    let (first, seen) = (queries.start + at * len, places.take(out.len() / value_dim));
                     tasks.push(Task::Panels {
                         batch,
                         head,

@@ -173,7 +173,7 @@ impl<'a> Fuse<'a> for ChosenHead<'a> {
         true
     }
 
-    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
-        self.values.fill(places);
+    fn fill(&mut self, slots: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.values.fill(slots);
     }
 }

@@ -38,7 +38,7 @@ impl<'a, T> Column<'a, T> {
     }
 }
 
-/// The places of an array that are not yet given away, `[queries, …]`.
+/// The places of an array that are not yet given away, or of a column in it, `[queries, …]`.
 pub(crate) enum Slots<'a> {
     F32(&'a mut [f32]),
     I64(&'a mut [i64]),
@@ -46,13 +46,13 @@ pub(crate) enum Slots<'a> {
 
 /// Numbers that an array can hold.
 pub(crate) trait Placed: Sized {
-    /// The place of a column within that of its array.
-    fn of<'a>(places: Slots<'a>) -> Option<&'a mut [Self]>;
+    /// The places, if they are for such numbers.
+    fn of<'a>(slots: Slots<'a>) -> Option<&'a mut [Self]>;
 }
 
 impl Placed for f32 {
-    fn of<'a>(places: Slots<'a>) -> Option<&'a mut [f32]> {
-        match places {
+    fn of<'a>(slots: Slots<'a>) -> Option<&'a mut [f32]> {
+        match slots {
             Slots::F32(place) => Some(place),
             Slots::I64(_) => None,
         }
@@ -60,8 +60,8 @@ impl Placed for f32 {
 }
 
 impl Placed for i64 {
-    fn of<'a>(places: Slots<'a>) -> Option<&'a mut [i64]> {
-        match places {
+    fn of<'a>(slots: Slots<'a>) -> Option<&'a mut [i64]> {
+        match slots {
             Slots::I64(place) => Some(place),
             Slots::F32(_) => None,
         }
@@ -69,9 +69,9 @@ impl Placed for i64 {
 }
 
 impl<'a, T: Placed> Column<'a, T> {
-    /// From now on numbers go to the next of these places.
-    pub(crate) fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
-        if let Some(place) = places.next().and_then(T::of) {
+    /// From now on numbers go to the next of these.
+    pub(crate) fn fill(&mut self, slots: &mut dyn Iterator<Item = Slots<'a>>) {
+        if let Some(place) = slots.next().and_then(T::of) {
             self.place = place.iter_mut();
         }
     }

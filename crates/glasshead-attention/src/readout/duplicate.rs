@@ -155,7 +155,7 @@ impl<'a> Fuse<'a> for DuplicateHead<'a> {
         true
     }
 
-    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
-        self.values.fill(places);
+    fn fill(&mut self, slots: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.values.fill(slots);
     }
 }

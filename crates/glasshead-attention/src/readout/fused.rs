@@ -42,8 +42,8 @@ pub(crate) trait Fuse<'a>: Head {
         false
     }
     /// Where the numbers of its queries go, array by array, if they come query by query.
-    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
-        let _ = places;
+    fn fill(&mut self, slots: &mut dyn Iterator<Item = Slots<'a>>) {
+        let _ = slots;
     }
     /// A new tile.
     fn start_tile<S: Simd>(&self, simd: S, room: &mut [S::N]) {

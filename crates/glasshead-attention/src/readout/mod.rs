@@ -243,8 +243,8 @@ macro_rules! at_work {
             pub(crate) fn by_query(&self) -> bool {
                 match self { $(Self::$kind(head) => head.by_query()),* }
             }
-            pub(crate) fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
-                match self { $(Self::$kind(head) => head.fill(places)),* }
+            pub(crate) fn fill(&mut self, slots: &mut dyn Iterator<Item = Slots<'a>>) {
+                match self { $(Self::$kind(head) => head.fill(slots)),* }
             }
             pub(crate) fn absorb(&mut self, later: Self) {
                 match (self, later) {
@@ -418,19 +418,19 @@ impl Readouts {
     }
 
     /// A place for every number that comes query by query.
-    pub(crate) fn room<'a>(&'a self, arrays: &'a mut [Array]) -> Room<'a> {
+    pub(crate) fn places<'a>(&'a self, arrays: &'a mut [Array]) -> Places<'a> {
         let mut rest = arrays.iter_mut();
-        let mut places = Vec::new();
+        let mut left = Vec::new();
         for readout in &self.items {
             let own = rest.by_ref().take(readout.arrays(&self.shape).len());
             match readout.fuse(&self.shape) {
                 Some(Fused(head)) if head.by_query() => {
-                    places.extend(own.map(|array| (array.shape[3..].iter().product(), Slots::all(array))));
+                    left.extend(own.map(|array| (array.shape[3..].iter().product(), Slots::all(array))));
                 }
                 _ => own.for_each(drop),
             }
         }
-        Room { readouts: self, places }
+        Places { readouts: self, left }
     }
 
     /// What is to stand in each array, head by head in the order `[batch, heads]`: of readouts that see rows, and of
@@ -474,18 +474,18 @@ pub(crate) fn put(arrays: &mut [Array], values: Vec<Vec<Values>>) {
 const WORTH_A_THREAD: usize = 1 << 16;
 
 /// The places of what comes query by query, which are given away in their order: head by head.
-pub(crate) struct Room<'a> {
+pub(crate) struct Places<'a> {
     readouts: &'a Readouts,
     /// Of each array: how many numbers a query has, and what is left.
-    places: Vec<(usize, Slots<'a>)>,
+    left: Vec<(usize, Slots<'a>)>,
 }
 
-impl<'a> Room<'a> {
+impl<'a> Places<'a> {
     /// Every fused readout, at work on the next so many queries.
     pub(crate) fn take(&mut self, queries: usize) -> Vec<AtWork<'a>> {
         let mut seen: Vec<AtWork<'a>> = self.readouts.fused();
-        let mut places = self.places.iter_mut().map(|(count, left)| left.take(queries * *count));
-        seen.iter_mut().for_each(|readout| readout.fill(&mut places));
+        let mut slots = self.left.iter_mut().map(|(count, left)| left.take(queries * *count));
+        seen.iter_mut().for_each(|readout| readout.fill(&mut slots));
         seen
     }
 }
@@ -636,8 +636,8 @@ impl<'a> Fuse<'a> for PerQuery<'a> {
         true
     }
 
-    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
-        self.values.fill(places);
+    fn fill(&mut self, slots: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.values.fill(slots);
     }
 }
 

@@ -133,7 +133,7 @@ impl<'a> Fuse<'a> for SegmentsHead<'a> {
         true
     }
 
-    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
-        self.sums.fill(places);
+    fn fill(&mut self, slots: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.sums.fill(slots);
     }
 }

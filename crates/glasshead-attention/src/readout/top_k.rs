@@ -230,9 +230,9 @@ impl<'a> Fuse<'a> for TopKHead<'a> {
         true
     }
 
-    fn fill(&mut self, places: &mut dyn Iterator<Item = Slots<'a>>) {
-        self.index.fill(places);
-        self.weight.fill(places);
+    fn fill(&mut self, slots: &mut dyn Iterator<Item = Slots<'a>>) {
+        self.index.fill(slots);
+        self.weight.fill(slots);
     }
 }
 
