@@ -9,9 +9,6 @@ use half::{bf16, f16};
 
 use super::{Kernel, Lanes, Simd, Single};
 
-/// The exponent of [`Simd::LIFT`].
-const LIFTED: u32 = 32;
-
 /// Proof that this CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
@@ -44,7 +41,7 @@ impl Simd for Avx2 {
     const WIDE: usize = 4;
     // Where there is no AVX-512, second caches are often of 512 KiB.
     const BLOCK: usize = 128 << 10;
-    const LIFT: f64 = (1u64 << LIFTED) as f64;
+    const LIFT: f64 = 0.5;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -163,10 +160,10 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn split(self, x: Self::F) -> (Self::F, Self::F) {
-        // Adding 1.5 · 2²³ leaves no room for a fraction, and n + LIFTED in the lowest bits as exponents are
-        // written, counted from 127: 2 to that is a normal number. −∞ − −∞ would be NaN; max lets NaN through.
-        let x = self.max(self.splat(-155.0), x);
-        let rounder = self.splat((3 << 22) as f32 + (LIFTED + 127) as f32);
+        // Adding 1.5 · 2²³ leaves no room for a fraction, and n − 1 in the lowest bits as exponents are written, counted
+        // from 127: of n = −126 these are 0, and so is the number. max lets NaN through.
+        let x = self.max(self.splat(-126.0), x);
+        let rounder = self.splat((3 << 22) as f32 + 126.0);
         let n = self.add(x, rounder);
         (n, self.sub(x, self.sub(n, rounder)))
     }

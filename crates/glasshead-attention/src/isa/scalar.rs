@@ -172,18 +172,16 @@ macro_rules! scalar {
             fn split(self, x: Self::F) -> (Self::F, Self::F) {
                 // Adding 1.5 · 2^mantissa leaves no room for a fraction; max lets NaN through.
                 let rounder = 1.5 * (1u64 << $mantissa) as $number;
-                let x = self.max(self.splat(-2.0 * ($bias + $mantissa) as $number), x);
+                let x = self.max(self.splat((1 - $bias) as $number), x);
                 let n = self.sub(self.add(x, self.splat(rounder)), self.splat(rounder));
                 (n, self.sub(x, n))
             }
             #[inline(always)]
             fn mul_pow2(self, mut x: Self::F, n: Self::F) -> Self::F {
                 for i in 0..LANES {
-                    // Two halves, because 2ⁿ itself may be too small for a number while the product is not.
-                    let n = (n[i] as $int).max(2 * (1 - $bias));
-                    let half = n >> 1;
-                    let power = |n: $int| $number::from_bits(((n + $bias) as $bits) << $mantissa);
-                    x[i] = x[i] * power(half) * power(n - half);
+                    // The bits of 2ⁿ⁻¹, which are 0 for the lowest n.
+                    let power = $number::from_bits(((n[i] as $int - 1 + $bias) as $bits) << $mantissa);
+                    x[i] = 2.0 * x[i] * power;
                 }
                 x
             }
