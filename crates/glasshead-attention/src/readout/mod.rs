@@ -444,10 +444,11 @@ impl Readouts {
         for (head, first, seen) in parts {
             heads[head].parts.push((first, seen));
         }
-        let counts = |array: &Array| array.shape.iter().product::<usize>();
-        let added_up = self.items.iter().filter(|readout| readout.adds_up_queries());
-        let per_head: usize =
-            added_up.flat_map(|readout| readout.arrays(&self.shape)).map(|a| counts(&a)).sum();
+        let in_place =
+            |readout: &dyn Readout| readout.fuse(&self.shape).is_some_and(|head| head.0.by_query());
+        let gathered = self.items.iter().filter(|readout| !in_place(readout.as_ref()));
+        let arrays = gathered.flat_map(|readout| readout.arrays(&self.shape));
+        let per_head: usize = arrays.map(|array| array.shape.iter().product::<usize>()).sum();
         let spread = heads.len().saturating_mul(per_head) > WORTH_A_THREAD;
         threads::for_each(&mut heads, spread, |head| head.finish(self));
 

@@ -3,7 +3,7 @@
 //! what rounding costs in any order of operations: a score of size |s| is off by ε|s| after two roundings,
 //! which is the relative error of its weight, and the output is rounded to its own type.
 
-use crate::cases::{self, Arrays, Case, MaskKind, cases, indices};
+use crate::cases::{self, Arrays, Case, MaskKind, cases, indices, negligible};
 use glasshead_attention::{
     Attention, Causal, Element, InstructionSet, Packed, Read, TensorView, Window, reference,
 };
@@ -46,7 +46,9 @@ impl Case {
         let worst = |got: &[f64]| got.iter().zip(&exact.out).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         let largest = exact.out.iter().fold(0.0f64, |max, x| max.max(x.abs()));
         let rounding = rounding + f64::from(f32::EPSILON) * (4.0 + largest_score);
-        let allowed = 2.0 * worst(&naive) + rounding * largest + smallest;
+        let values = arrays.v.iter().fold(0.0, |max: f64, v| max.max(v.to_f64().abs()));
+        let lost = self.keys as f64 * negligible::<T>() * values;
+        let allowed = 2.0 * worst(&naive) + rounding * largest + smallest + lost;
         for set in InstructionSet::ALL {
             let request = request.clone().instruction_set(set);
             if !set.is_here() {
