@@ -7,7 +7,10 @@ use std::{
 
 use half::{bf16, f16};
 
-use super::{Kernel, Lanes, Simd, Single};
+use super::{Kernel, Lanes, Number, Simd, Single};
+
+/// By how much exponents are lower than they are written: the lowest one is written as 0, which makes the number 0.
+const LIFTED: i32 = 127 + f32::LEAST_POWER;
 
 /// Proof that this CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -41,7 +44,7 @@ impl Simd for Avx2 {
     const WIDE: usize = 4;
     // Where there is no AVX-512, second caches are often of 512 KiB.
     const BLOCK: usize = 128 << 10;
-    const LIFT: f64 = 0.5;
+    const LIFT: f64 = 1.0 / (1u64 << LIFTED) as f64;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -160,10 +163,10 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn split(self, x: Self::F) -> (Self::F, Self::F) {
-        // Adding 1.5 · 2²³ leaves no room for a fraction, and n − 1 in the lowest bits as exponents are written, counted
-        // from 127: of n = −126 these are 0, and so is the number. max lets NaN through.
-        let x = self.max(self.splat(-126.0), x);
-        let rounder = self.splat((3 << 22) as f32 + 126.0);
+        // Adding 1.5 · 2²³ leaves no room for a fraction, and n − LIFTED in the lowest bits as exponents are written, counted
+        // from 127. max lets NaN through.
+        let x = self.max(self.splat(f32::LEAST_POWER as f32), x);
+        let rounder = self.splat((3 << 22) as f32 - f32::LEAST_POWER as f32);
         let n = self.add(x, rounder);
         (n, self.sub(x, self.sub(n, rounder)))
     }

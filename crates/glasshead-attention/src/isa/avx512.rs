@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{Kernel, Lanes, Simd, Single};
+use super::{Kernel, Lanes, Number, Simd, Single};
 
 /// Proof that this CPU has AVX-512F and DQ.
 #[derive(Clone, Copy)]
@@ -172,7 +172,7 @@ impl Simd for Avx512 {
     fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F {
         // SAFETY: the token proves AVX-512F.
         unsafe {
-            let large = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(n, _mm512_set1_ps(-125.0));
+            let large = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(n, _mm512_set1_ps(f32::LEAST_POWER as f32));
             _mm512_maskz_scalef_ps(large, x, n)
         }
     }

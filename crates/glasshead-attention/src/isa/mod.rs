@@ -75,6 +75,9 @@ pub trait Number:
     const EXP2: &'static [Self];
     /// From which |x| on the quotient of exponentials is near enough to tanh x.
     const TANH_SMALL: Self;
+    /// 2ⁿ of this n and lower ones is taken for 0: far from 1, and far enough from the smallest normal number for products
+    /// with it to be normal too, for some CPUs take a hundred cycles for an operation on subnormal ones.
+    const LEAST_POWER: i32;
     /// Half the distance to the next number is no more than 64 below this one.
     const FAR: Self;
     /// The nearest number.
@@ -216,8 +219,7 @@ pub trait Simd: Copy + Send + Sync {
     /// `(n, f)` with whole n, |f| ≤ ½ and n + f = x, exactly where |x| < 2²²; (−∞ or very low, anything
     /// finite) for −∞, NaN twice for NaN. How n is written is known to [`Simd::mul_pow2`] alone.
     fn split(self, x: Self::F) -> (Self::F, Self::F);
-    /// `x · 2ⁿ · LIFT` for x · LIFT = 2ᶠ and the n that [`Simd::split`] gives, up to 64; 0 below √2 times the smallest normal
-    /// number, for some CPUs take a hundred cycles for every operation on subnormal ones.
+    /// `x · 2ⁿ · LIFT` for the n that [`Simd::split`] gives, up to 64; 0 from [`Number::LEAST_POWER`] on downwards.
     fn mul_pow2(self, x: Self::F, n: Self::F) -> Self::F;
     /// Calls `work`, as a function of its own where registers are few: inlined, the compiler would keep what
     /// comes after in registers, and sums in memory. `work` is one call of an `#[inline(always)]` function.
@@ -266,6 +268,7 @@ impl Number for f32 {
     ];
     const TANH_SMALL: f32 = 0.625;
     const FAR: f32 = (1u64 << 31) as f32;
+    const LEAST_POWER: i32 = -100;
 
     #[inline(always)]
     fn from_f64(x: f64) -> Self {
@@ -329,6 +332,7 @@ impl Number for f64 {
     ];
     const TANH_SMALL: f64 = 0.0;
     const FAR: f64 = (1u64 << 60) as f64;
+    const LEAST_POWER: i32 = -990;
 
     #[inline(always)]
     fn from_f64(x: f64) -> Self {
@@ -490,8 +494,8 @@ mod tests {
                 simd.select_less(nan, three, nan, two),
                 simd.split(simd.splat(-3.75)).1,
                 times(2.25),
-                times(-125.0),
-                times(-126.0),
+                times(-99.0),
+                times(-100.0),
                 times(4.0),
             ];
             let mut out = vec![vec![0.0; S::LANES]; results.len()];
@@ -515,7 +519,7 @@ mod tests {
 
     #[test]
     fn every_set_of_this_machine_does_the_same() {
-        let tiny = 3.0 * 2f32.powi(-125);
+        let tiny = 3.0 * 2f32.powi(-99);
         let first =
             [5.0, -1.0, 6.0, 1.5, 8.0, 3.0, f32::NAN, 2.0, 0.0, 2.0, 0.25, 12.0, tiny, 0.0, 48.0, 0.0];
         for set in InstructionSet::ALL {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use half::{bf16, f16};
 
-use super::{Lanes, Simd, Single};
+use super::{Lanes, Number, Simd, Single};
 
 /// Needs no proof: every CPU has it. `FMA` says that a fused multiply-add is an instruction here; where it
 /// is not, it would be a library call.
@@ -172,16 +172,17 @@ macro_rules! scalar {
             fn split(self, x: Self::F) -> (Self::F, Self::F) {
                 // Adding 1.5 · 2^mantissa leaves no room for a fraction; max lets NaN through.
                 let rounder = 1.5 * (1u64 << $mantissa) as $number;
-                let x = self.max(self.splat((1 - $bias) as $number), x);
+                let x = self.max(self.splat($number::LEAST_POWER as $number), x);
                 let n = self.sub(self.add(x, self.splat(rounder)), self.splat(rounder));
                 (n, self.sub(x, n))
             }
             #[inline(always)]
             fn mul_pow2(self, mut x: Self::F, n: Self::F) -> Self::F {
                 for i in 0..LANES {
-                    // The bits of 2ⁿ⁻¹, which are 0 for the lowest n.
-                    let power = $number::from_bits(((n[i] as $int - 1 + $bias) as $bits) << $mantissa);
-                    x[i] = 2.0 * x[i] * power;
+                    // Lower by so much that the bits of the lowest power are 0.
+                    let lower = $bias + $number::LEAST_POWER as $int;
+                    let power = $number::from_bits(((n[i] as $int + $bias - lower) as $bits) << $mantissa);
+                    x[i] = x[i] * ((1u64 << lower) as $number) * power;
                 }
                 x
             }

@@ -118,7 +118,7 @@ impl Random {
 
 /// The largest weight, as a share of the heaviest one of its row, that may count as 0: with subnormal numbers some CPUs are slow.
 pub(crate) fn negligible<T>() -> f64 {
-    2f64.powf(if size_of::<T>() == 8 { -1021.5 } else { -125.5 })
+    2f64.powf(if size_of::<T>() == 8 { -989.5 } else { -99.5 })
 }
 
 /// Arrays of a case, and what else a request borrows.
