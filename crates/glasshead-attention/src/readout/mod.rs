@@ -526,17 +526,18 @@ impl<'a> HeadParts<'a> {
     }
 }
 
-/// Numbers on the way to their final place.
-enum Moving<'a> {
-    F32(&'a mut [f32], Vec<f32>),
-    I64(&'a mut [i64], Vec<i64>),
+/// Numbers on the way to their final place, which holds as many of the same type.
+struct Moving<'a> {
+    to: Slots<'a>,
+    from: Values,
 }
 
 impl Moving<'_> {
     fn arrive(&mut self) {
-        match self {
-            Self::F32(to, from) => to.copy_from_slice(&std::mem::take(from)),
-            Self::I64(to, from) => to.copy_from_slice(&std::mem::take(from)),
+        match (&mut self.to, &mut self.from) {
+            (Slots::F32(to), Values::F32(from)) => to.copy_from_slice(&std::mem::take(from)),
+            (Slots::I64(to), Values::I64(from)) => to.copy_from_slice(&std::mem::take(from)),
+            (_, _) => unreachable!("a readout gives numbers of the type that it announced"),
         }
     }
 }
@@ -559,26 +560,8 @@ fn side_by_side<'a>(array: &'a mut Array, mut parts: Vec<Values>, moving: &mut V
         array.values = parts.remove(0);
         return;
     }
-    match &mut array.values {
-        Values::F32(room) => {
-            *room = vec![0.0; count];
-            let mut room = &mut room[..];
-            for part in parts {
-                if let (Some(to), Values::F32(from)) = (room.split_off_mut(..part.len()), part) {
-                    moving.push(Moving::F32(to, from));
-                }
-            }
-        }
-        Values::I64(room) => {
-            *room = vec![0; count];
-            let mut room = &mut room[..];
-            for part in parts {
-                if let (Some(to), Values::I64(from)) = (room.split_off_mut(..part.len()), part) {
-                    moving.push(Moving::I64(to, from));
-                }
-            }
-        }
-    }
+    let mut left = Slots::all(array);
+    moving.extend(parts.into_iter().map(|from| Moving { to: left.take(from.len()), from }));
 }
 
 /// A readout with one number per query.

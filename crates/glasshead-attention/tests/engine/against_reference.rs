@@ -47,6 +47,7 @@ impl Case {
         let largest = exact.out.iter().fold(0.0f64, |max, x| max.max(x.abs()));
         let rounding = rounding + f64::from(f32::EPSILON) * (4.0 + largest_score);
         let values = arrays.v.iter().fold(0.0, |max: f64, v| max.max(v.to_f64().abs()));
+        // As many weights may count as 0 as there are keys.
         let lost = self.keys as f64 * negligible::<T>() * values;
         let allowed = 2.0 * worst(&naive) + rounding * largest + smallest + lost;
         for set in InstructionSet::ALL {

@@ -137,6 +137,12 @@ fn check<T: Element>(case: &Case, rounding: f64, smallest: f64) {
     let plain =
         Plain::new(case, &arrays, &request, grad_out, if rounding > 0.0 { smallest / rounding } else { 0.0 });
     let rounding = rounding + f64::from(f32::EPSILON) * (4.0 + plain.largest_score);
+    // A gradient adds up weights, one per query and key that meet in it, times dp − Δ (each a product of value and gradient)
+    // times a number of q or k, or times a number of the gradient.
+    let largest = |values: &[T]| values.iter().fold(0.0, |max: f64, x| max.max(x.to_f64().abs()));
+    let [q, k, v, g] = [&arrays.q, &arrays.k, &arrays.v, &incoming].map(|values| largest(values));
+    let terms = (case.batch * case.group * (case.queries + case.keys)) as f64;
+    let lost = terms * negligible::<T>() * g * (1.0 + 2.0 * case.value_dim as f64 * v * q.max(k).max(1.0));
     for set in InstructionSet::ALL {
         let request = request.clone().instruction_set(set);
         if !set.is_here() {
@@ -156,8 +162,6 @@ fn check<T: Element>(case: &Case, rounding: f64, smallest: f64) {
                 let plain_error =
                     worst(&plain.gradients[n].iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), &exact[n]);
                 let largest = plain.sizes[n].iter().copied().fold(0.0, f64::max);
-                // A gradient adds up a weight per token times a few numbers of each array.
-                let lost = (case.queries + case.keys) as f64 * negligible::<T>() * 1e4;
                 let allowed = 2.0 * plain_error + rounding * largest + smallest + lost;
                 let error = worst(&got[n], &exact[n]);
                 assert!(
