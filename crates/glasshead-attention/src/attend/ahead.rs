@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Problem, pack::Rows, workspace::LINE};
+use super::{pack::Rows, workspace::LINE};
 use crate::{Element, TensorView, isa::Simd, mask::Mask};
 
 /// Bytes that one call of [`Share::fetch`] asks for.
@@ -128,22 +128,6 @@ impl Ahead {
             self.needed += across[0].saturating_mul(along[0].div_ceil(self.pairs));
         }
         self
-    }
-
-    /// A panel's queries and its first `keys` keys and values.
-    pub(super) fn panel<T: Element>(
-        self,
-        problem: &Problem<T>,
-        [batch, head, first]: [usize; 3],
-        count: usize,
-        keys: usize,
-    ) -> Self {
-        let key_head = head / problem.group;
-        let start = problem.visibility.keys(batch, first).start;
-        let (heads, keys) = (key_head..key_head + 1, start..problem.keys.min(start + keys));
-        self.tokens(problem.q, batch, head..head + 1, first..problem.queries.min(first + count))
-            .tokens(problem.k, batch, heads.clone(), keys.clone())
-            .tokens(problem.v, batch, heads, keys)
     }
 
     /// What the next register tile is to ask for; `idle`, which is at hand already, where that is nothing.

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod backward;
+mod copies;
 mod decode;
 mod gradients;
 mod pack;

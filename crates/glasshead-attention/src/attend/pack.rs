@@ -2,7 +2,11 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use super::workspace::Lines;
+use super::{
+    ahead::Ahead,
+    copies::{Copies, Stay},
+    workspace::Lines,
+};
 use crate::{
     Element, TensorView,
     isa::{COLUMNS, Dot, Lanes, MAX_LANES, Simd},
@@ -32,6 +36,8 @@ pub(super) struct Source<'a, T: Element> {
     padded: usize,
     /// The largest stride that is used in place.
     far: usize,
+    /// Copies that stay, if they may.
+    stay: Option<Stay>,
     /// Where they lie with dims side by side, in their own type.
     dense: Option<Rows<'a, T>>,
 }
@@ -43,14 +49,32 @@ const SPREAD: usize = 2;
 impl<'a, T: Element> Source<'a, T> {
     pub(super) fn new(view: TensorView<'a, T>, batch: usize, head: usize, padded: usize) -> Self {
         let dense = view.dense(batch, head).map(|(values, stride)| Rows { values, stride });
-        Self { view, batch, head, padded, far: usize::MAX, dense }
+        Self { view, batch, head, padded, far: usize::MAX, stay: None, dense }
     }
 
-    /// Copies blocks whose rows lie far apart: for values, of which every row is touched again for every few
-    /// dims. Keys are read in one go, and gain nothing.
+    /// Copies rows that lie far apart: for values, of which every row is touched again for every few dims. Keys are
+    /// read in one go, and gain only where copies stay.
     pub(super) fn gathered(mut self) -> Self {
         self.far = SPREAD * self.view.shape()[3];
         self
+    }
+
+    /// Copies stay, if they may, and then keys are gathered too.
+    pub(super) fn staying(self, stay: Option<Stay>) -> Self {
+        match stay {
+            Some(_) => Self { stay, ..self }.gathered(),
+            None => self,
+        }
+    }
+
+    /// Whether copies stay.
+    pub(super) fn stays(&self) -> bool {
+        self.stay.is_some()
+    }
+
+    /// Whether it is the same head.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.batch, self.head) == (other.batch, other.head)
     }
 
     /// All rows where they lie, in their own type, if they need no padding.
@@ -72,13 +96,13 @@ impl<'a, T: Element> Source<'a, T> {
         if D::DEPTH == 1 { self.in_place::<S, D>() } else { None }
     }
 
-    /// The rows of these tokens as items along the dims, in place or copied to `room`.
+    /// The rows of these tokens as items along the dims, in place or copied.
     #[inline(always)]
     pub(super) fn block<'b, S: Simd<N = T::Number>, D: Dot<S>>(
         &self,
         simd: S,
         tokens: Range<usize>,
-        room: &'b mut Lines<T::Number>,
+        copies: &'b mut Copies<T::Number>,
     ) -> Rows<'b, D::Item>
     where
         'a: 'b,
@@ -87,7 +111,20 @@ impl<'a, T: Element> Source<'a, T> {
             return rows.skip(tokens.start);
         }
         let stride = self.padded / D::DEPTH;
-        let room = room.get(tokens.len() * stride);
+        let (room, missing) = copies.of(self.stay, &tokens, [stride, 1]);
+        let done = (tokens.len() - missing.len()) * stride;
+        self.copy::<S, D>(simd, missing, stride, &mut room[done..]);
+        Rows { values: D::items(room), stride }
+    }
+
+    #[inline(always)]
+    fn copy<S: Simd<N = T::Number>, D: Dot<S>>(
+        &self,
+        simd: S,
+        tokens: Range<usize>,
+        stride: usize,
+        room: &mut [T::Number],
+    ) {
         for (to, token) in room.chunks_exact_mut(stride).zip(tokens) {
             let vector = self.view.vector(self.batch, self.head, token);
             let mut done = 0;
@@ -106,7 +143,14 @@ impl<'a, T: Element> Source<'a, T> {
                 *to = D::item(first, second);
             }
         }
-        Rows { values: D::items(room), stride }
+    }
+
+    /// Asks for the copies of these tokens, or for what is to be copied, or used in place.
+    pub(super) fn ask(&self, ahead: Ahead, tokens: Range<usize>, copies: &mut Copies<T::Number>) -> Ahead {
+        match copies.get(self.stay, &tokens) {
+            Some(copies) => ahead.slice(copies),
+            None => ahead.tokens(self.view, self.batch, self.head..self.head + 1, tokens),
+        }
     }
 
     /// The rows of these tokens as items along the tokens: row r holds tokens DEPTH · r and following.
@@ -115,15 +159,27 @@ impl<'a, T: Element> Source<'a, T> {
         &self,
         simd: S,
         tokens: Range<usize>,
-        room: &'b mut Lines<T::Number>,
+        copies: &'b mut Copies<T::Number>,
     ) -> Rows<'b, D::Item>
     where
         'a: 'b,
     {
         if D::DEPTH == 1 {
-            return self.block::<S, D>(simd, tokens, room);
+            return self.block::<S, D>(simd, tokens, copies);
         }
-        let room = room.get(tokens.len().div_ceil(2) * self.padded);
+        let (room, missing) = copies.of(self.stay, &tokens, [self.padded, 2]);
+        let done = (tokens.len() - missing.len()) / 2 * self.padded;
+        self.copy_pairs::<S, D>(simd, missing, &mut room[done..]);
+        Rows { values: D::items(room), stride: self.padded }
+    }
+
+    #[inline(always)]
+    fn copy_pairs<S: Simd<N = T::Number>, D: Dot<S>>(
+        &self,
+        simd: S,
+        tokens: Range<usize>,
+        room: &mut [T::Number],
+    ) {
         for (to, token) in room.chunks_exact_mut(self.padded).zip(tokens.clone().step_by(2)) {
             let first = self.view.vector(self.batch, self.head, token);
             let second = (token + 1 < tokens.end).then(|| self.view.vector(self.batch, self.head, token + 1));
@@ -143,7 +199,6 @@ impl<'a, T: Element> Source<'a, T> {
                 *to = D::item(first, second.next().unwrap_or_default());
             }
         }
-        Rows { values: D::items(room), stride: self.padded }
     }
 }
 

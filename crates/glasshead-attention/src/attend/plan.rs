@@ -1,6 +1,6 @@
 //! From a request to a checked problem: shapes fit, defaults are filled in, nothing is computed.
 
-use super::Attention;
+use super::{Attention, copies::Run};
 use crate::{
     AttentionError, Element, TensorView,
     isa::Number,
@@ -12,6 +12,7 @@ use crate::{
 /// A checked request.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem<'a, T> {
+    pub(crate) run: Run,
     pub(crate) q: TensorView<'a, T>,
     pub(crate) k: TensorView<'a, T>,
     pub(crate) v: TensorView<'a, T>,
@@ -103,6 +104,7 @@ impl<'a, T: Element> Problem<'a, T> {
             return Err(AttentionError::value("sinks", sinks.len(), problem));
         }
         let problem = Self {
+            run: Run::new(),
             q,
             k,
             v,

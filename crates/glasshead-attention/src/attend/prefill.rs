@@ -25,6 +25,7 @@ use std::ops::Range;
 use super::{
     Problem,
     ahead::Ahead,
+    copies::Stay,
     pack::{MaskBlock, Source, pack_queries, unpack},
     ranges::{MAX_WIDTH, Ranges, union},
     reading::{End, Kept, Reading, Scored},
@@ -130,8 +131,14 @@ impl<T: Element> Panel<'_, '_, '_, T> {
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
         let mut mixed = [false; TILES];
         let Range { start, end } = union(&ranges);
-        let k_source = Source::new(problem.k, batch, head / problem.group, depth * D::DEPTH);
-        let v_source = Source::new(problem.v, batch, head / problem.group, value_dim).gathered();
+        let sources = |batch: usize, head: usize, first_key: usize| {
+            let key_head = head / problem.group;
+            let stay = Stay::new(problem, [batch, key_head], first_key);
+            let k = Source::new(problem.k, batch, key_head, depth * D::DEPTH).staying(stay);
+            let v = Source::new(problem.v, batch, key_head, value_dim).gathered().staying(stay);
+            [k, v]
+        };
+        let [k_source, v_source] = sources(batch, head, reach.first_key());
 
         let (mut kept, mut weights) = (Vec::new(), Vec::new());
         if let Some(reading) = reading.as_ref().filter(|_| READ) {
@@ -147,9 +154,9 @@ impl<T: Element> Panel<'_, '_, '_, T> {
 
         // What the second cache holds since the panel before needs no fetching.
         let in_place = k_source.in_place::<S, D>().is_some() && v_source.pairs_in_place::<S, D>().is_some();
-        let held = in_place && again && problem.keys * (dim + value_dim) * size_of::<T>() <= HELD;
-        let next =
-            next.filter(|[next_batch, next_head, _]| !held || (*next_batch, *next_head) != (batch, head));
+        let number = if in_place { size_of::<T>() } else { size_of::<S::N>() };
+        let stays = again && (in_place || k_source.stays());
+        let held = stays && problem.keys * (dim + value_dim) * number <= HELD;
         // Blocks are counted from the first key of the sequence, items too: how many queries make a panel, and what else
         // they see, changes no bit of a query.
         let origin = reach.first_key();
@@ -157,23 +164,31 @@ impl<T: Element> Panel<'_, '_, '_, T> {
         let blocks =
             (origin + start.saturating_sub(origin) / block_keys * block_keys..end).step_by(block_keys);
         for block in blocks.map(|start| start.max(begin)..end.min(start + block_keys)) {
-            let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
-            let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
-
-            let last = block.end == end;
             let mut ahead = Ahead::nothing(tiles * (block.len() / ROWS), depth / UNROLL);
-            if last {
-                ahead = ahead.slice(out);
-            }
+            let mut ask = |ahead: Ahead, [k, v]: [&Source<T>; 2], keys: Range<usize>| {
+                let ahead = k.ask(ahead, keys.clone(), &mut workspace.k);
+                v.ask(ahead, keys, &mut workspace.v)
+            };
             let after = block.end..end.min(block.end + block_keys);
             ahead = ahead.mask(problem.mask(), [batch, head], first..first + count, after.clone());
-            if let Some(panel) = next.filter(|_| last) {
-                ahead = ahead.panel(problem, panel, count, block_keys);
-            } else if !held {
-                let heads = head / problem.group..head / problem.group + 1;
-                ahead = ahead.tokens(problem.k, batch, heads.clone(), after.clone());
-                ahead = ahead.tokens(problem.v, batch, heads, after);
+            if !after.is_empty() {
+                if !held {
+                    ahead = ask(ahead, [&k_source, &v_source], after);
+                }
+            } else {
+                ahead = ahead.slice(out);
+                if let Some([batch, head, query]) = next {
+                    let queries = query..problem.queries.min(query + count);
+                    ahead = ahead.tokens(problem.q, batch, head..head + 1, queries);
+                    let [k, v] = sources(batch, head, problem.visibility.first_key(query));
+                    let start = problem.visibility.keys(batch, query).start;
+                    if !held || !k.is_same(&k_source) {
+                        ahead = ask(ahead, [&k, &v], start..problem.keys.min(start + block_keys));
+                    }
+                }
             }
+            let k = k_source.block::<S, D>(simd, block.clone(), &mut workspace.k);
+            let v = v_source.pairs::<S, D>(simd, block.clone(), &mut workspace.v);
             let cuts = reading.as_ref().filter(|_| READ).map_or(&[][..], |reading| reading.plan.cuts(&block));
             for (tile, ranges) in ranges[..tiles].iter().enumerate() {
                 let from = ranges.start.max(block.start);

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::{
     Problem,
+    copies::can_stay,
     decode::{CHUNK, Chunk, Layout, Merge, Softmax, most_heads},
     prefill::Panel,
     reading::{Plan, Reading},
@@ -263,7 +264,7 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
         let own = || self.problem.visibility.keys_of_all(batch, queries).len();
         let keys = if self.plan.needs.weights { own() } else { 0 };
         let width = COLUMNS * T::Number::lanes(self.isa);
-        let copies = size_of::<T>() < size_of::<T::Number>();
+        let copies = size_of::<T>() < size_of::<T::Number>() && !can_stay(self.problem);
         self.plan.tiles(keys, width, copies) * width
     }
 

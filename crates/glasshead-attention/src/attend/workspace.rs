@@ -2,6 +2,7 @@
 
 use std::{any::Any, cell::RefCell, ops::Range};
 
+use super::copies::Copies;
 use crate::{isa::Number, reference::Row};
 
 /// Bytes of a cache line, and of the largest vector.
@@ -60,9 +61,9 @@ pub(super) struct Workspace<N> {
     /// The output so far, packed
     pub(super) o: Lines<N>,
     /// Rows of k, where they can't be used as they lie
-    pub(super) k: Lines<N>,
+    pub(super) k: Copies<N>,
     /// Rows of v, where they can't be used as they lie
-    pub(super) v: Lines<N>,
+    pub(super) v: Copies<N>,
     /// Weights as items, where readouts need them as numbers
     pub(super) items: Lines<N>,
     /// What only the backward pass needs

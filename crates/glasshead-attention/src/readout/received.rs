@@ -152,7 +152,9 @@ impl Fuse<'_> for ReceivedHead {
         let of_query = [simd.load(&of_query), simd.load(&of_query[S::LANES..])];
         let by_value = self.of.by_value;
         let all = self.sums(first.start..last.end);
-        for (block, factors) in weights.blocks.iter().zip(weights.factors.chunks_exact(width)) {
+        // From the last block to the first: it is the last ones that a cache still holds, and the first ones that the next
+        // tile overwrites first.
+        for (block, factors) in weights.blocks.iter().zip(weights.factors.chunks_exact(width)).rev() {
             let factors = [
                 simd.mul(simd.load(factors), of_query[0]),
                 simd.mul(simd.load(&factors[S::LANES..]), of_query[1]),
@@ -191,23 +193,27 @@ fn add_columns<S: Simd, const BY_VALUE: bool>(
         let left = simd.mul(simd.load(row), factors[0]);
         simd.mul_add(simd.load(&row[S::LANES..]), factors[1], left)
     };
-    let add = |key: usize, more: S::N, sum: &mut f64| {
-        let more = more.to_f64();
-        // 0 · NaN of a hidden value must not get in: what nobody looks at has received nothing.
-        *sum += if BY_VALUE && more != 0.0 { more * f64::from(norms[key]) } else { more };
-    };
-    let mut fours = sums.chunks_exact_mut(4);
-    let mut rows = rows.chunks_exact(4 * width);
-    let mut key = 0;
-    for (sums, rows) in (&mut fours).zip(&mut rows) {
+    let (fours, rest) = sums.as_chunks_mut::<4>();
+    let (rows, last) = rows.split_at(fours.len() * 4 * width);
+    for (n, (sums, rows)) in fours.iter_mut().zip(rows.chunks_exact(4 * width)).enumerate() {
         let four = [both(rows), both(&rows[width..]), both(&rows[2 * width..]), both(&rows[3 * width..])];
-        for (more, sum) in simd.sums(four).into_iter().zip(sums) {
-            add(key, more, sum);
-            key += 1;
+        let mut more = simd.sums(four).map(S::N::to_f64);
+        if BY_VALUE {
+            for (more, norm) in more.iter_mut().zip(&norms[4 * n..]) {
+                *more = by_value(*more, *norm);
+            }
+        }
+        for (sum, more) in sums.iter_mut().zip(more) {
+            *sum += more;
         }
     }
-    for (sum, row) in fours.into_remainder().iter_mut().zip(rows.remainder().chunks_exact(width)) {
-        add(key, simd.sums([both(row), zero, zero, zero])[0], sum);
-        key += 1;
+    for (n, (sum, row)) in rest.iter_mut().zip(last.chunks_exact(width)).enumerate() {
+        let [more, ..] = simd.sums([both(row), zero, zero, zero]).map(S::N::to_f64);
+        *sum += if BY_VALUE { by_value(more, norms[4 * fours.len() + n]) } else { more };
     }
+}
+
+/// 0 · NaN of a hidden value must not get in: what nobody looks at has received nothing.
+fn by_value(weight: f64, norm: f32) -> f64 {
+    if weight == 0.0 { 0.0 } else { weight * f64::from(norm) }
 }

@@ -2,9 +2,9 @@
 //! this machine.
 //!
 //! Tolerance: twice the error of the chain rule done plainly in f32 (Dao's rule), plus what rounding costs in any
-//! order of operations. A score is off by ε times the sizes of what is added up to it, which is the relative error
-//! of its weight, and a gradient is a sum of products of weights that may cancel: so that share, and the rounding
-//! of the type, are taken of the largest sum of the products' sizes.
+//! order of operations. A score is off by ε times the sizes of what is added up to it, times the root of how many they
+//! are (Higham and Mary 2019), which is the relative error of its weight, and a gradient is a sum of products of weights
+//! that may cancel: so that share, and the rounding of the type, are taken of the largest sum of the products' sizes.
 
 use crate::cases::{Arrays, Case, cases, indices, largest_score, negligible};
 use glasshead_attention::{
@@ -18,7 +18,7 @@ use proptest::prelude::*;
 struct Plain {
     gradients: [Vec<f32>; 4],
     sizes: [Vec<f64>; 4],
-    /// Of any score: the sum of its parts' sizes.
+    /// Of any score: by how many ε it may be off.
     largest_score: f64,
 }
 
@@ -74,7 +74,8 @@ impl Plain {
             let at_q = ((b * case.heads() + h) * case.queries + i) * case.dim;
             for ((&j, &weight), value) in row.keys.iter().zip(&weights).zip(&values) {
                 let key = f32s(k.vector(b, kv, j));
-                let score_size = size_of(&q, &key) * f64::from(scale) + largest;
+                let root = (case.dim as f64).sqrt();
+                let score_size = root * size_of(&q, &key) * f64::from(scale) + largest;
                 plain.largest_score = plain.largest_score.max(score_size);
                 let mut gs = weight * (of(&go, value) - mean) * scale;
                 let mut gs_size = f64::from(weight * scale) * (size_of(&go, value) + mean_size);
