@@ -241,7 +241,9 @@ impl<T: Element> Panel<'_, '_, '_, T> {
                         let queries = queries_of(tile);
                         let distance = scores.distance;
                         let first_key = reach.first_key();
-                        let scored = Scored { unit, max, keys: from..to, cuts, queries, distance, first_key };
+                        let hides = scores.bounds.is_some() || mask.cover != Cover::Open;
+                        let keys = from..to;
+                        let scored = Scored { unit, max, keys, cuts, queries, hides, distance, first_key };
                         let running = &mut running[tile];
                         kept[tile].see::<D>(simd, reading, &scored, p, &mut workspace.items, running)
                     }

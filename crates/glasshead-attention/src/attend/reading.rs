@@ -112,6 +112,8 @@ pub(super) struct Scored<'a, S: Simd> {
     /// Where its sums are cut; some may lie outside.
     pub(super) cuts: &'a [usize],
     pub(super) queries: Range<usize>,
+    /// Whether any of its keys may be hidden from a query.
+    pub(super) hides: bool,
     /// Position of the first query minus the first key.
     pub(super) distance: i64,
     pub(super) first_key: usize,
@@ -290,8 +292,8 @@ impl<'a, S: Simd> Kept<'a, S> {
                 let items = items.as_deref_mut().map(|items| &mut items[own]);
                 let sum = if needs.moments {
                     let moments = match made {
-                        true => moments::<S, D>(simd, unit, base, p, items, side),
-                        false => moments::<S, Single>(simd, unit, base, p, None, side),
+                        true => moments::<S, D>(simd, unit, base, p, items, (side, scored.hides)),
+                        false => moments::<S, Single>(simd, unit, base, p, None, (side, scored.hides)),
                     };
                     for c in 0..COLUMNS {
                         self.exponents[c] = simd.add(self.exponents[c], moments.exponents[c]);
@@ -370,7 +372,13 @@ impl<'a, S: Simd> Kept<'a, S> {
         let len = weights.len().min(keys.len() * width);
         let weights = &mut weights[..len];
         let count = end.queries.len();
-        for lane in (0..width).filter(|lane| *lane >= count || !end.vouched[*lane]) {
+        let mut vouched = *end.vouched;
+        if plan.needs.moments {
+            // Where nothing is hidden, a score of −∞ is one too large for the type: 0 · −∞ is in the entropy then.
+            let entropies = vouched.iter_mut().zip(&lanes.entropy);
+            entropies.for_each(|(vouched, entropy)| *vouched &= !entropy.is_nan());
+        }
+        for lane in (0..width).filter(|lane| *lane >= count || !vouched[*lane]) {
             for array in [&mut self.sums[..], &mut self.bases[..], &mut weights[..]] {
                 array.iter_mut().skip(lane).step_by(width).for_each(|x| *x = S::N::default());
             }
@@ -399,19 +407,19 @@ impl<'a, S: Simd> Kept<'a, S> {
         }
         let mut lane = 0;
         while lane < count {
-            if !end.vouched[lane] {
+            if !vouched[lane] {
                 row(lane, readouts);
                 lane += 1;
                 continue;
             }
-            let vouched = end.vouched[lane..count].iter().take_while(|vouched| **vouched).count();
+            let sure = vouched[lane..count].iter().take_while(|vouched| **vouched).count();
             let mut room = &*self.room;
             for readout in readouts.iter_mut() {
                 let own;
                 (own, room) = room.split_at(readout.room() * width);
-                readout.see_lanes(&tile, lane..lane + vouched, own);
+                readout.see_lanes(&tile, lane..lane + sure, own);
             }
-            lane += vouched;
+            lane += sure;
         }
     }
 
@@ -428,8 +436,8 @@ impl<'a, S: Simd> Kept<'a, S> {
         let Running { max, sum } = *running;
         let Closed { top, grow, sink, total } = *closed;
         let mut numbers = [[S::N::default(); MAX_LANES]; 9];
-        let vectors =
-            [max, top, sum, grow, sink, total, self.exponents[c], self.distance[c], self.heaviest[c]];
+        let heaviest = exp2(simd, self.heaviest[c]);
+        let vectors = [max, top, sum, grow, sink, total, self.exponents[c], self.distance[c], heaviest];
         for (numbers, x) in numbers.iter_mut().zip(vectors) {
             simd.store(x, numbers);
         }
@@ -439,11 +447,12 @@ impl<'a, S: Simd> Kept<'a, S> {
             let log = total.log2();
             lanes.lse[lane] = (top + log) * std::f64::consts::LN_2;
             lanes.sink_weight[lane] = sink / total;
-            lanes.max_weight[lane] = heaviest.exp2() * grow / total;
+            lanes.max_weight[lane] = heaviest * grow / total;
             lanes.distance[lane] = distance * grow / total;
             let logs = exponents + sum * (max - top - log);
+            let entropy = -std::f64::consts::LN_2 * logs * grow / total;
             // Rounding may leave a certain row a hair below 0.
-            lanes.entropy[lane] = (-std::f64::consts::LN_2 * logs * grow / total).max(0.0);
+            lanes.entropy[lane] = if entropy < 0.0 { 0.0 } else { entropy };
         }
     }
 }
@@ -482,17 +491,20 @@ fn moments<S: Simd, D: Dot<S>>(
     base: [S::F; COLUMNS],
     p: &mut [S::N],
     items: Option<&mut [S::N]>,
-    side: Side,
+    (side, hides): (Side, bool),
 ) -> Moments<S::F> {
-    match side {
-        Side::Before | Side::Among => {
-            let InOrder::<_, false>(moments) = exponentiate::<S, D, _>(simd, unit, base, p, items);
+    macro_rules! in_order {
+        ($backward:literal, $hides:literal) => {{
+            let InOrder::<_, $backward, $hides>(moments) =
+                exponentiate::<S, D, _>(simd, unit, base, p, items);
             moments
-        }
-        Side::Behind => {
-            let InOrder::<_, true>(moments) = exponentiate::<S, D, _>(simd, unit, base, p, items);
-            moments
-        }
+        }};
+    }
+    match (side, hides) {
+        (Side::Before | Side::Among, true) => in_order!(false, true),
+        (Side::Before | Side::Among, false) => in_order!(false, false),
+        (Side::Behind, true) => in_order!(true, true),
+        (Side::Behind, false) => in_order!(true, false),
     }
 }
 

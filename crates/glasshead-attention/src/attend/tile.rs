@@ -198,11 +198,11 @@ pub(super) struct Moments<F> {
     pub(super) after: [F; COLUMNS],
 }
 
-/// [`Moments`] of keys from the first to the last, or the other way round.
+/// [`Moments`] of keys from the first to the last, or the other way round; whether some may be hidden.
 #[derive(Clone, Copy)]
-pub(super) struct InOrder<F, const BACKWARD: bool>(pub(super) Moments<F>);
+pub(super) struct InOrder<F, const BACKWARD: bool, const HIDES: bool>(pub(super) Moments<F>);
 
-impl<S: Simd, const BACKWARD: bool> Sums<S> for InOrder<S::F, BACKWARD> {
+impl<S: Simd, const BACKWARD: bool, const HIDES: bool> Sums<S> for InOrder<S::F, BACKWARD, HIDES> {
     const BACKWARD: bool = BACKWARD;
 
     #[inline(always)]
@@ -213,8 +213,10 @@ impl<S: Simd, const BACKWARD: bool> Sums<S> for InOrder<S::F, BACKWARD> {
     #[inline(always)]
     fn take<const V: usize>(&mut self, simd: S, mut x: [S::F; V]) -> [S::F; V] {
         // A hidden key has the exponent −∞, and 0 · −∞ would be NaN. NaN itself passes through this max.
-        for x in &mut x {
-            *x = simd.max(simd.constant(-1100.0), *x);
+        if HIDES {
+            for x in &mut x {
+                *x = simd.max(simd.constant(-1100.0), *x);
+            }
         }
         let e = exp2_of(simd, x);
         // A key counts once more for every one that comes after it: nothing is multiplied with its number.

@@ -1,31 +1,55 @@
 //! Numbers that come query by query, written where they belong.
 
-use std::slice::IterMut;
+use std::ops::Range;
 
 use super::{Array, Values};
 
 /// At the place that they have in the end, as far as one is known, else in a list.
 pub(crate) struct Column<'a, T> {
-    place: IterMut<'a, T>,
+    place: &'a mut [T],
     list: Vec<T>,
 }
 
-impl<'a, T> Column<'a, T> {
+impl<'a, T: Copy + Default> Column<'a, T> {
     pub(crate) fn new() -> Self {
-        Self { place: IterMut::default(), list: Vec::new() }
+        Self { place: &mut [], list: Vec::new() }
     }
 
-    #[inline]
     pub(crate) fn push(&mut self, x: T) {
-        match self.place.next() {
-            Some(to) => *to = x,
-            None => self.list.push(x),
+        self.next(1)[0] = x;
+    }
+
+    /// So many numbers, one after the other.
+    pub(crate) fn extend(&mut self, numbers: impl ExactSizeIterator<Item = T>) {
+        self.next(numbers.len()).iter_mut().zip(numbers).for_each(|(to, x)| *to = x);
+    }
+
+    /// The numbers of some lanes, query by query, from where they stand lane by lane: `places [.., width]`.
+    #[inline]
+    pub(crate) fn extend_lanes<N: Copy>(
+        &mut self,
+        places: &[N],
+        width: usize,
+        lanes: Range<usize>,
+        to: impl Fn(N) -> T,
+    ) {
+        let count = places.len() / width;
+        let queries = self.next(lanes.len() * count);
+        for (at, place) in places.chunks_exact(width).enumerate() {
+            for (query, x) in queries.chunks_exact_mut(count).zip(&place[lanes.clone()]) {
+                query[at] = to(*x);
+            }
         }
     }
 
-    #[inline]
-    pub(crate) fn extend(&mut self, numbers: impl Iterator<Item = T>) {
-        numbers.for_each(|x| self.push(x));
+    /// The next numbers, to be written.
+    fn next(&mut self, count: usize) -> &mut [T] {
+        if let Some(place) = self.place.split_off_mut(..count) {
+            return place;
+        }
+        let from = self.list.len();
+        self.list.resize(from + count, T::default());
+        &mut self.list[from..]
     }
 
     /// What stands in the list.
@@ -72,7 +96,7 @@ impl<'a, T: Placed> Column<'a, T> {
     /// From now on numbers go to the next of these.
     pub(crate) fn fill(&mut self, slots: &mut dyn Iterator<Item = Slots<'a>>) {
         if let Some(place) = slots.next().and_then(T::of) {
-            self.place = place.iter_mut();
+            self.place = place;
         }
     }
 }

@@ -123,10 +123,7 @@ impl<'a> Fuse<'a> for SegmentsHead<'a> {
     }
 
     fn see_lanes<S: Simd>(&mut self, _: &Tile<S>, lanes: Range<usize>, room: &[S::N]) {
-        for lane in lanes {
-            let sums = room.chunks_exact(COLUMNS * S::LANES).map(|sums| sums[lane].to_f64() as f32);
-            self.sums.extend(sums);
-        }
+        self.sums.extend_lanes(room, COLUMNS * S::LANES, lanes, |sum| sum.to_f64() as f32);
     }
 
     fn by_query(&self) -> bool {

@@ -218,12 +218,12 @@ impl<'a> Fuse<'a> for TopKHead<'a> {
     fn see_lanes<S: Simd>(&mut self, _: &Tile<S>, lanes: Range<usize>, room: &[S::N]) {
         let width = COLUMNS * S::LANES;
         let (weights, keys) = room.split_at(room.len() / 2);
-        for lane in lanes {
-            let keys = keys.chunks_exact(width).take(self.k).map(|keys| keys[lane].to_index());
-            self.index.extend(keys.map(|key| if key == NONE { -1 } else { key as i64 }));
-            let weights = weights.chunks_exact(width).take(self.k);
-            self.weight.extend(weights.map(|weights| weights[lane].to_f64() as f32));
-        }
+        let own = ..self.k * width;
+        self.index.extend_lanes(&keys[own], width, lanes.clone(), |key| match key.to_index() {
+            NONE => -1,
+            key => key as i64,
+        });
+        self.weight.extend_lanes(&weights[own], width, lanes, |weight| weight.to_f64() as f32);
     }
 
     fn by_query(&self) -> bool {

@@ -365,3 +365,30 @@ fn packed_beside_much_a_sequence_keeps_its_bits() {
         }
     }
 }
+
+/// Where q·k of one key is too large for the type and negative, that key has no weight and takes nothing with it.
+#[test]
+fn a_score_of_minus_infinity_leaves_the_entropy_alone() {
+    let (queries, keys, dim) = (40, 90, 4);
+    let q = vec![1e20f32; queries * dim];
+    let mut k: Vec<f32> = numbers(2, keys * dim).iter().map(|x| x * 1e-20).collect();
+    k[33 * dim..34 * dim].fill(-1e20);
+    let v = numbers(3, keys * dim);
+    let view = |data, tokens| TensorView::contiguous(data, [1, 1, tokens, dim]).unwrap();
+    let read = || Read::new().lse().entropy().max_weight().distance().segments(&[keys / 2, keys]);
+    for set in InstructionSet::here() {
+        let request = Attention::new(view(&q, queries), view(&k, keys), view(&v, keys));
+        let seen = request.instruction_set(set).read(read()).run().unwrap();
+        let wide = |data: &[f32]| data.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+        let (q, k, v) = (wide(&q), wide(&k), wide(&v));
+        let view = |data, tokens| TensorView::contiguous(data, [1, 1, tokens, dim]).unwrap();
+        let exact = Attention::new(view(&q, queries), view(&k, keys), view(&v, keys));
+        for query in 0..queries {
+            let row = reference::row(&exact, 0, 0, query).unwrap();
+            let entropy = -row.weights.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>();
+            near(&format!("{set:?} entropy"), f32s(&seen, "entropy")[query], entropy, 5.0);
+            let max = row.weights.iter().copied().fold(0.0, f64::max);
+            near(&format!("{set:?} max"), f32s(&seen, "max_weight")[query], max, 1.0);
+        }
+    }
+}
