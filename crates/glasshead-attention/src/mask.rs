@@ -485,10 +485,18 @@ impl<'a> Visibility<'a> {
         self.reach(batch, query).keys(query)
     }
 
-    /// What any of these queries sees.
+    /// What any of these queries of one sequence sees.
     pub(crate) fn keys_of_all(&self, batch: usize, queries: Range<usize>) -> Range<usize> {
-        let seen = queries.map(|query| self.keys(batch, query)).filter(|keys| !keys.is_empty());
-        seen.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+        if queries.is_empty() {
+            return 0..0;
+        }
+        let reach = self.reach(batch, queries.start);
+        // A later query starts and ends no earlier.
+        let mut seen = queries.map(|query| reach.keys(query)).filter(|keys| !keys.is_empty());
+        match (seen.next(), seen.next_back()) {
+            (Some(first), Some(last)) => first.start..last.end,
+            (only, _) => only.unwrap_or(0..0),
+        }
     }
 
     pub(crate) fn mask(&self) -> Option<&Mask<'a>> {

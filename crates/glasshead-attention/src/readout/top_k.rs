@@ -15,8 +15,10 @@ use crate::{
 const IN_REGISTERS: usize = 8;
 /// Keys that are looked through at a time: a bit of a word each.
 const CANDIDATES: usize = u64::BITS as usize;
-/// Of keys, see [`floor`]: of 16 maxima the eighth leaves some 11 of 256 random keys.
-const GROUPS: usize = 2 * IN_REGISTERS;
+/// Keys that are put in their places at a time, at most.
+const TOGETHER: usize = 2;
+/// Of keys, see [`floor`]: the more, the fewer keys it leaves beside the heaviest.
+const GROUPS: usize = 4 * IN_REGISTERS;
 /// In the place of the index of a key: none.
 const NONE: usize = u32::MAX as usize;
 
@@ -277,14 +279,31 @@ fn see_column<S: Simd, const BY_VALUE: bool>(
             }
             better = better << 1 | u64::from(simd.any_less(least, score));
         }
-        while better != 0 {
+        let next = |better: &mut u64| {
             let at = better.trailing_zeros() as usize;
-            better &= better - 1;
+            *better &= *better - 1;
             let mut score = simd.load(&rows[at * width + c * S::LANES..]);
             if BY_VALUE {
                 score = simd.add(score, simd.splat(shifts[at]));
             }
-            let key = simd.splat(S::N::from_index(block.keys.start + part * CANDIDATES + at));
+            (score, simd.splat(S::N::from_index(block.keys.start + part * CANDIDATES + at)))
+        };
+        while better != 0 {
+            let (mut score, mut key) = next(&mut better);
+            // Most keys are better in one lane or two: those that are in different ones go in together.
+            for _ in 1..TOGETHER {
+                if better == 0 {
+                    break;
+                }
+                let mut left = better;
+                let (other, its_key) = next(&mut left);
+                if simd.any_less(best[IN_REGISTERS - 1].0, simd.min(score, other)) {
+                    break;
+                }
+                key = simd.select_less(score, other, its_key, key);
+                score = simd.max(other, score);
+                better = left;
+            }
             // Every place keeps what it holds, takes the new one, or what stood before it; none waits for another.
             for place in (1..IN_REGISTERS).rev() {
                 let (old, before) = (best[place], best[place - 1]);
