@@ -5,5 +5,6 @@
 mod against_reference;
 mod cases;
 mod gradients;
+mod layouts;
 mod own_readout;
 mod readouts;
