@@ -52,19 +52,16 @@ impl<'a, T: Element> Source<'a, T> {
         Self { view, batch, head, padded, far: usize::MAX, stay: None, dense }
     }
 
-    /// Copies rows that lie far apart: for values, of which every row is touched again for every few dims. Keys are
-    /// read in one go, and gain only where copies stay.
+    /// Copies rows that lie far apart: for values, of which every row is touched again for every few dims, and for what
+    /// is read more than once.
     pub(super) fn gathered(mut self) -> Self {
         self.far = SPREAD * self.view.shape()[3];
         self
     }
 
-    /// Copies stay, if they may, and then keys are gathered too.
+    /// Copies stay, if they may.
     pub(super) fn staying(self, stay: Option<Stay>) -> Self {
-        match stay {
-            Some(_) => Self { stay, ..self }.gathered(),
-            None => self,
-        }
+        Self { stay, ..self }
     }
 
     /// Whether copies stay.

@@ -131,11 +131,16 @@ impl<T: Element> Panel<'_, '_, '_, T> {
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
         let mut mixed = [false; TILES];
         let Range { start, end } = union(&ranges);
+        let several = again || problem.group > 1 || next.is_some_and(|next| next[..2] == [batch, head]);
         let sources = |batch: usize, head: usize, first_key: usize| {
             let key_head = head / problem.group;
             let stay = Stay::new(problem, [batch, key_head], first_key);
-            let k = Source::new(problem.k, batch, key_head, depth * D::DEPTH).staying(stay);
-            let v = Source::new(problem.v, batch, key_head, value_dim).gathered().staying(stay);
+            let mut k = Source::new(problem.k, batch, key_head, depth * D::DEPTH).staying(stay);
+            // A panel reads keys in one go: copies are worth it where other panels find them.
+            if several && k.stays() {
+                k = k.gathered();
+            }
+            let v = Source::new(problem.v, batch, key_head, value_dim).staying(stay).gathered();
             [k, v]
         };
         let [k_source, v_source] = sources(batch, head, reach.first_key());
