@@ -72,11 +72,9 @@ impl<N: Number> Copies<N> {
         tokens: &Range<usize>,
         item: [usize; 2],
     ) -> (&mut [N], Range<usize>) {
-        let [unit, depth] = item;
-        let len = |tokens: usize| tokens.div_ceil(depth) * unit;
         let Some(own) = stay else {
             self.of = None;
-            return (self.room.get(len(tokens.len())), tokens.clone());
+            return (self.room.get(numbers(tokens.len(), item)), tokens.clone());
         };
         let joined = self.tokens.start <= tokens.start && tokens.start <= self.tokens.end;
         if self.of != stay || !joined {
@@ -85,21 +83,31 @@ impl<N: Number> Copies<N> {
         let mut missing = tokens.end..tokens.end;
         if self.tokens.end < tokens.end {
             // A last item of one token gets its second now.
-            missing.start = self.tokens.end - (self.tokens.end - own.first) % depth;
+            missing.start = self.tokens.end - (self.tokens.end - own.first) % item[1];
             self.tokens.end = tokens.end;
         }
-        let at = |token: usize| len(token - own.first);
-        (&mut self.room.get(len(own.tokens))[at(tokens.start)..at(tokens.end)], missing)
+        (self.at(own, tokens), missing)
     }
 
     /// The copies of some tokens, if all are there.
     pub(super) fn get(&mut self, stay: Option<Stay>, tokens: &Range<usize>) -> Option<&[N]> {
         let own = stay.filter(|_| self.of == stay)?;
         let there = self.tokens.start <= tokens.start && tokens.end <= self.tokens.end;
-        let [unit, depth] = self.item;
-        let at = |token: usize| (token - own.first).div_ceil(depth) * unit;
-        there.then(|| &self.room.get(own.tokens.div_ceil(depth) * unit)[at(tokens.start)..at(tokens.end)])
+        there.then(|| &*self.at(own, tokens))
     }
+
+    /// Where the copies of some tokens stand.
+    #[inline(always)]
+    fn at(&mut self, own: Stay, tokens: &Range<usize>) -> &mut [N] {
+        let before = |token: usize| numbers(token - own.first, self.item);
+        let place = before(tokens.start)..before(tokens.end);
+        &mut self.room.get(numbers(own.tokens, self.item))[place]
+    }
+}
+
+/// How many numbers the items of so many tokens take.
+fn numbers(tokens: usize, [unit, depth]: [usize; 2]) -> usize {
+    tokens.div_ceil(depth) * unit
 }
 
 #[cfg(test)]

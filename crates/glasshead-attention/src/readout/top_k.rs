@@ -15,8 +15,6 @@ use crate::{
 const IN_REGISTERS: usize = 8;
 /// Keys that are looked through at a time: a bit of a word each.
 const CANDIDATES: usize = u64::BITS as usize;
-/// Keys that are put in their places at a time, at most.
-const TOGETHER: usize = 2;
 /// Of keys, see [`floor`]: the more, the fewer keys it leaves beside the heaviest.
 const GROUPS: usize = 4 * IN_REGISTERS;
 /// In the place of the index of a key: none.
@@ -290,19 +288,15 @@ fn see_column<S: Simd, const BY_VALUE: bool>(
         };
         while better != 0 {
             let (mut score, mut key) = next(&mut better);
-            // Most keys are better in one lane or two: those that are in different ones go in together.
-            for _ in 1..TOGETHER {
-                if better == 0 {
-                    break;
-                }
+            // Most keys are better in one lane or two: two that are in different ones go in together.
+            if better != 0 {
                 let mut left = better;
                 let (other, its_key) = next(&mut left);
-                if simd.any_less(best[IN_REGISTERS - 1].0, simd.min(score, other)) {
-                    break;
+                if !simd.any_less(best[IN_REGISTERS - 1].0, simd.min(score, other)) {
+                    key = simd.select_less(score, other, its_key, key);
+                    score = simd.max(other, score);
+                    better = left;
                 }
-                key = simd.select_less(score, other, its_key, key);
-                score = simd.max(other, score);
-                better = left;
             }
             // Every place keeps what it holds, takes the new one, or what stood before it; none waits for another.
             for place in (1..IN_REGISTERS).rev() {
