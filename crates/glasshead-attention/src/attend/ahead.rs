@@ -3,11 +3,14 @@
 
 use std::ops::Range;
 
-use super::{pack::Rows, workspace::LINE};
+use super::{pack::Rows, prefill::TILES, workspace::LINE};
 use crate::{Element, TensorView, isa::Simd, mask::Mask};
 
 /// Bytes that one call of [`Share::fetch`] asks for.
 const PAIR: usize = 2 * LINE;
+
+/// The most that is asked for at a time: queries, output, mask, keys and values, the weights of each tile.
+const GRIDS: usize = 5 + TILES;
 
 /// Pairs of cache lines on a grid.
 #[derive(Clone, Copy)]
@@ -20,7 +23,7 @@ struct LinePairs {
 
 /// What will be needed soon, shared out over register tiles.
 pub(super) struct Ahead {
-    lines: [LinePairs; 4],
+    lines: [LinePairs; GRIDS],
     count: usize,
     /// How many pairs a register tile asks for.
     pairs: usize,
@@ -79,46 +82,46 @@ impl Ahead {
     /// For so many register tiles, each of which asks `pairs` times.
     pub(super) fn nothing(tiles: usize, pairs: usize) -> Self {
         let none = LinePairs { start: std::ptr::null(), along: [0; 2], across: [0; 2] };
-        Self { lines: [none; 4], count: 0, pairs, tiles, needed: 0, turn: 0, at: [0; 3] }
+        Self { lines: [none; GRIDS], count: 0, pairs, tiles, needed: 0, turn: 0, at: [0; 3] }
     }
 
     /// Tokens of one head, or of several that lie side by side, if their numbers lie side by side.
     pub(super) fn tokens<T: Element>(
-        self,
+        &mut self,
         view: TensorView<T>,
         batch: usize,
         heads: Range<usize>,
         tokens: Range<usize>,
-    ) -> Self {
-        let Some((values, stride)) = view.dense(batch, heads.start) else { return self };
+    ) {
+        let Some((values, stride)) = view.dense(batch, heads.start) else { return };
         let rows = Rows { values, stride }.skip(tokens.start);
         let len = (heads.len() * view.shape()[3]).min(rows.values.len());
-        self.grid(rows.values.as_ptr(), len, rows.stride, tokens.len())
+        self.grid(rows.values.as_ptr(), len, rows.stride, tokens.len());
     }
 
     /// All of a slice.
-    pub(super) fn slice<T>(self, values: &[T]) -> Self {
-        self.grid(values.as_ptr(), values.len(), values.len(), 1)
+    pub(super) fn slice<T>(&mut self, values: &[T]) {
+        self.grid(values.as_ptr(), values.len(), values.len(), 1);
     }
 
     /// What a mask says of some queries and keys.
     pub(super) fn mask(
-        self,
+        &mut self,
         mask: Option<&Mask>,
         [batch, head]: [usize; 2],
         queries: Range<usize>,
         keys: Range<usize>,
-    ) -> Self {
-        let Some(mask) = mask.filter(|_| !keys.is_empty()) else { return self };
+    ) {
+        let Some(mask) = mask.filter(|_| !keys.is_empty()) else { return };
         let (start, [row, stride]) = mask.bytes([batch, head, queries.start], keys);
-        self.grid(start, row, stride, if stride == 0 { 1 } else { queries.len() })
+        self.grid(start, row, stride, if stride == 0 { 1 } else { queries.len() });
     }
 
-    fn grid<T>(mut self, start: *const T, len: usize, stride: usize, rows: usize) -> Self {
+    fn grid<T>(&mut self, start: *const T, len: usize, stride: usize, rows: usize) {
         let [row, stride] = [len, stride].map(|n| n * size_of::<T>());
         // Without gaps it is one row.
         let (row, rows) = if stride == row { (rows * row, rows.min(1)) } else { (row, rows) };
-        if rows > 0 && self.count < self.lines.len() && self.pairs > 0 {
+        if rows > 0 && row > 0 && self.count < self.lines.len() && self.pairs > 0 {
             let (columns, rows) = ([row.div_ceil(PAIR), PAIR], [rows, stride]);
             // Along a row where it is long enough, or the only one: every row may lie on a memory page of its own.
             let by_row = rows[0] == 1 || columns[0] >= self.pairs;
@@ -127,7 +130,6 @@ impl Ahead {
             self.count += 1;
             self.needed += across[0].saturating_mul(along[0].div_ceil(self.pairs));
         }
-        self
     }
 
     /// What the next register tile is to ask for; `idle`, which is at hand already, where that is nothing.

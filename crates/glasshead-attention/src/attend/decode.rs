@@ -136,7 +136,7 @@ impl<T: Element> Chunk<'_, '_, T> {
                 let next = part(keys.end);
                 let (view, next) = if next.is_empty() { (problem.v, part(start)) } else { (problem.k, next) };
                 let mut ahead = Ahead::nothing(heads * keys.len(), each);
-                ahead = ahead.tokens(view, batch, key_heads.clone(), next);
+                ahead.tokens(view, batch, key_heads.clone(), next);
                 for (n, (q, p)) in
                     q.chunks_exact(rows * depth).zip(p.chunks_exact_mut(rows * BLOCK)).enumerate()
                 {
@@ -177,7 +177,7 @@ impl<T: Element> Chunk<'_, '_, T> {
                 let after = block.end..problem.keys.min(block.end + len);
                 let (view, next) = if next.is_empty() { (problem.k, after) } else { (problem.v, next) };
                 let mut ahead = Ahead::nothing(heads * keys.len().div_ceil(PART), PART * each);
-                ahead = ahead.tokens(view, batch, key_heads.clone(), next);
+                ahead.tokens(view, batch, key_heads.clone(), next);
                 for (n, (p, partial)) in
                     p.chunks_exact(rows * BLOCK).zip(partial.chunks_exact_mut(unit)).enumerate()
                 {

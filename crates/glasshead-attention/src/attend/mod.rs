@@ -1,6 +1,7 @@
 //! The request, as a sentence: `Attention::new(q, k, v).causal(BottomRight).run()?`.
 
 mod ahead;
+mod backlog;
 mod backward;
 mod copies;
 mod decode;

@@ -143,7 +143,7 @@ impl<'a, T: Element> Source<'a, T> {
     }
 
     /// Asks for the copies of these tokens, or for what is to be copied, or used in place.
-    pub(super) fn ask(&self, ahead: Ahead, tokens: Range<usize>, copies: &mut Copies<T::Number>) -> Ahead {
+    pub(super) fn ask(&self, ahead: &mut Ahead, tokens: Range<usize>, copies: &mut Copies<T::Number>) {
         match copies.get(self.stay, &tokens) {
             Some(copies) => ahead.slice(copies),
             None => ahead.tokens(self.view, self.batch, self.head..self.head + 1, tokens),

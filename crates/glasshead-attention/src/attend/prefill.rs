@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     Element,
-    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd, UNROLL},
+    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd, UNROLL, second_cache},
     mask::{Cover, Reach},
     reference::Row,
 };
@@ -69,6 +69,8 @@ pub(super) struct Panel<'a, 'p, 'r, T: Element> {
     pub(super) again: bool,
     /// The panel that is likely to come after this one on the same thread: batch element, head, first query.
     pub(super) next: Option<[usize; 3]>,
+    /// Whether it is the last panel that `reading` sees.
+    pub(super) last: bool,
     /// `[queries of the panel, value_dim]`
     pub(super) out: &'a mut [T],
     pub(super) reading: Option<Reading<'a, 'r>>,
@@ -95,7 +97,7 @@ impl<T: Element> Kernel<T::Number> for Panel<'_, '_, '_, T> {
 impl<T: Element> Panel<'_, '_, '_, T> {
     #[inline(always)]
     fn attend<S: Simd<N = T::Number>, D: Dot<S>, const ROWS: usize, const READ: bool>(self, simd: S) {
-        let Self { problem, batch, head, first, again, next, out, mut reading, workspace } = self;
+        let Self { problem, batch, head, first, again, next, last, out, mut reading, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
         let block_keys = block_keys::<S>(dim, value_dim);
@@ -145,15 +147,15 @@ impl<T: Element> Panel<'_, '_, '_, T> {
         };
         let [k_source, v_source] = sources(batch, head, reach.first_key());
 
-        let (mut kept, mut weights) = (Vec::new(), Vec::new());
-        if let Some(reading) = reading.as_ref().filter(|_| READ) {
+        let (mut kept, mut backlogs) = (Vec::new(), Vec::new());
+        if let Some(reading) = reading.as_mut().filter(|_| READ) {
             workspace.rooms.resize_with(TILES, Room::default);
             for (room, range) in workspace.rooms.iter_mut().zip(&ranges[..tiles]) {
                 // Later tiles may visit more keys, up to all.
                 let keys = range.end.saturating_sub(range.start).next_power_of_two().min(problem.keys);
-                let (tile, all) = Kept::new(simd, reading, keys + block_keys, room);
+                let (tile, backlog) = Kept::new(simd, reading, keys + block_keys, room);
                 kept.push(tile);
-                weights.push(all);
+                backlogs.push(backlog);
             }
         }
 
@@ -166,29 +168,41 @@ impl<T: Element> Panel<'_, '_, '_, T> {
         // they see, changes no bit of a query.
         let origin = reach.first_key();
         let begin = origin + start.saturating_sub(origin) / D::DEPTH * D::DEPTH;
+        // Whether weights come from farther than the second cache.
+        let token = (dim + value_dim + tiles * width) * size_of::<S::N>();
+        let far = end.saturating_sub(begin) * token > second_cache() / 4 * 3;
         let blocks =
             (origin + start.saturating_sub(origin) / block_keys * block_keys..end).step_by(block_keys);
         for block in blocks.map(|start| start.max(begin)..end.min(start + block_keys)) {
             let mut ahead = Ahead::nothing(tiles * (block.len() / ROWS), depth / UNROLL);
-            let mut ask = |ahead: Ahead, [k, v]: [&Source<T>; 2], keys: Range<usize>| {
-                let ahead = k.ask(ahead, keys.clone(), &mut workspace.k);
-                v.ask(ahead, keys, &mut workspace.v)
+            let mut ask = |ahead: &mut Ahead, [k, v]: [&Source<T>; 2], keys: Range<usize>| {
+                k.ask(ahead, keys.clone(), &mut workspace.k);
+                v.ask(ahead, keys, &mut workspace.v);
             };
             let after = block.end..end.min(block.end + block_keys);
-            ahead = ahead.mask(problem.mask(), [batch, head], first..first + count, after.clone());
+            // The weights of one tile while the one before it multiplies.
+            for (tile, backlog) in backlogs.iter_mut().enumerate().filter(|_| far) {
+                let keys = match tile {
+                    0 if after.is_empty() => begin..begin + block_keys,
+                    0 => after.clone(),
+                    _ => block.clone(),
+                };
+                ahead.slice(backlog.at::<S>(keys.start - begin..keys.end - begin));
+            }
+            ahead.mask(problem.mask(), [batch, head], first..first + count, after.clone());
             if !after.is_empty() {
                 if !held {
-                    ahead = ask(ahead, [&k_source, &v_source], after);
+                    ask(&mut ahead, [&k_source, &v_source], after);
                 }
             } else {
-                ahead = ahead.slice(out);
+                ahead.slice(out);
                 if let Some([batch, head, query]) = next {
                     let queries = query..problem.queries.min(query + count);
-                    ahead = ahead.tokens(problem.q, batch, head..head + 1, queries);
+                    ahead.tokens(problem.q, batch, head..head + 1, queries);
                     let [k, v] = sources(batch, head, problem.visibility.first_key(query));
                     let start = problem.visibility.keys(batch, query).start;
                     if !held || !k.is_same(&k_source) {
-                        ahead = ask(ahead, [&k, &v], start..problem.keys.min(start + block_keys));
+                        ask(&mut ahead, [&k, &v], start..problem.keys.min(start + block_keys));
                     }
                 }
             }
@@ -204,12 +218,13 @@ impl<T: Element> Panel<'_, '_, '_, T> {
                 // Items of v hold keys from a multiple of DEPTH on.
                 let item = (from - block.start) / D::DEPTH;
                 let from = block.start + item * D::DEPTH;
-                let stays = READ && !weights[tile].is_empty();
-                let p = match stays {
-                    true => &mut weights[tile][kept[tile].keys_before(from) * width..],
-                    false => workspace.p.get(block_keys * width),
+                let p = match reading.as_mut().filter(|reading| READ && reading.plan.needs.weights) {
+                    Some(reading) => {
+                        let before = kept[tile].keys_before(from);
+                        backlogs[tile].block(simd, reading, before..before + to - from)
+                    }
+                    None => &mut workspace.p.get(block_keys * width)[..(to - from) * width],
                 };
-                let p = &mut p[..(to - from) * width];
                 let scores = Scores {
                     q: &q[tile * depth * width..(tile + 1) * depth * width],
                     k: k.skip(from - block.start),
@@ -279,11 +294,16 @@ impl<T: Element> Panel<'_, '_, '_, T> {
                     lse: &lse,
                 };
                 let value_norms = reading.value_norms;
-                kept[tile].finish(simd, reading, &end, weights[tile], |lane, readouts| {
+                kept[tile].finish(simd, reading, &end, backlogs[tile], |lane, readouts| {
                     row.compute(problem, batch, head, query_at(tile, lane));
                     row.measure(value_norms);
                     readouts.iter_mut().for_each(|readout| readout.see(row));
                 });
+            }
+        }
+        if let Some(reading) = reading.as_mut().filter(|_| READ && last) {
+            for room in &mut workspace.rooms {
+                room.backlog.show(simd, reading, usize::MAX);
             }
         }
     }

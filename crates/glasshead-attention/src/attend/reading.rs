@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{
+    backlog::Backlog,
     prefill::TILES,
     ranges::MAX_WIDTH,
     score::{Closed, Running},
@@ -11,20 +12,23 @@ use super::{
 };
 use crate::{
     isa::{COLUMNS, Dot, MAX_LANES, Number, Simd, Single, second_cache},
-    readout::{AtWork, Block, Needs, PerLane, Tile, Weights},
+    readout::{AtWork, Block, Needs, PerLane, Tile},
     softmax::exp2,
 };
 
-/// How many numbers of weights are kept at a time, if they can be fewer. More than most second caches hold: with fewer
-/// tiles, k and v would come from the third cache as often (measured).
+/// How many numbers of weights are kept at a time, if they can be fewer.
 const HELD_WEIGHTS: usize = 1 << 20;
-/// A second cache of so many bytes holds the weights of a few tiles beside k and v: those come from the third cache more
-/// often then, but weights never (measured).
+/// A second cache of so many bytes holds the weights of a few tiles beside short k and v. Of long ones it pays to read k and
+/// v more often and to keep the weights of [`FEW_QUERIES`] at a time; not where it is smaller (measured).
 const LARGE_CACHE: usize = 2 << 20;
+const FEW_QUERIES: usize = 128;
 /// The most keys whose moments are summed up in one go: a sum of sums that grow loses a digit for each power of ten.
 const IN_ONE_GO: usize = 64;
-/// Tasks per head and sequence where they keep numbers per key.
-const TASKS: usize = 8;
+/// Tasks of all heads of a sequence where they keep numbers per key: enough for many threads, and of each head few, for
+/// what waits at the end of a task has not been asked for.
+const TASKS: usize = 32;
+/// The least and the most of one head.
+const TASKS_OF_HEAD: [usize; 2] = [4, 8];
 
 /// What all readouts of a run need together.
 #[derive(Clone, Debug, Default)]
@@ -54,27 +58,31 @@ impl Plan {
         &self.needs.cuts[place(keys.start)..place(keys.end)]
     }
 
-    /// Tiles per panel: of few tiles, the second cache can hold all weights; each panel reads all of k and v, or `copies`
-    /// them.
-    pub(super) fn tiles(&self, keys: usize, width: usize, copies: bool) -> usize {
+    /// Tiles of so many queries per panel, where a key and its value take `token` bytes; each panel reads all of them, or
+    /// `copies` them.
+    pub(super) fn tiles(&self, keys: usize, width: usize, token: usize, copies: bool) -> usize {
         if !self.needs.weights {
             return TILES;
         }
         let tile = keys.max(1) * width;
         let most = (HELD_WEIGHTS / tile).clamp(1, TILES);
-        if copies || second_cache() < LARGE_CACHE {
-            return most;
+        let fit = second_cache() / 4 / size_of::<f32>() / tile;
+        match second_cache() {
+            size if copies || size < LARGE_CACHE => most,
+            size if fit > 1 && keys * token <= size / 2 => fit.min(most),
+            _ => (FEW_QUERIES / width).clamp(1, most),
         }
-        (LARGE_CACHE / 4 / size_of::<f32>() / tile).max(2).min(most)
     }
 
     /// Queries per task: readouts that add up queries keep numbers per key and task.
-    pub(super) fn queries_of_task(&self, queries: usize, panel: usize) -> usize {
+    pub(super) fn queries_of_task(&self, heads: usize, queries: usize, panel: usize) -> usize {
         if !self.needs.weights {
             return panel;
         }
+        let [least, most] = TASKS_OF_HEAD;
+        let tasks = (TASKS / heads).clamp(least, most);
         // A sequence may be empty.
-        queries.div_ceil(TASKS).max(1).next_multiple_of(panel)
+        queries.div_ceil(tasks).max(1).next_multiple_of(panel)
     }
 }
 
@@ -176,14 +184,13 @@ impl<S: Simd> Scored<'_, S> {
 }
 
 impl<'a, S: Simd> Kept<'a, S> {
-    /// For a tile that visits so many keys; and room for all its numbers 2^x, `[keys, queries]`, if readouts need
-    /// them, else for those of a block.
+    /// For a tile that visits so many keys; and where its weights go, if readouts need them all.
     pub(super) fn new(
         simd: S,
-        reading: &Reading,
+        reading: &mut Reading,
         keys: usize,
         room: &'a mut Room<S::N>,
-    ) -> (Self, &'a mut [S::N]) {
+    ) -> (Self, &'a mut Backlog<S::N>) {
         let zero = simd.constant(0.0);
         room.blocks.clear();
         room.spans.clear();
@@ -199,15 +206,16 @@ impl<'a, S: Simd> Kept<'a, S> {
             sums: &mut room.sums,
             room: room.own.get(room_len::<S>(reading.readouts)),
         };
-        let weights =
-            room.weights.get(if reading.plan.needs.weights { keys * COLUMNS * S::LANES } else { 0 });
-        let mut room = &mut *kept.room;
+        if reading.plan.needs.weights {
+            room.backlog.reserve(simd, reading, keys);
+        }
+        let mut own_room = &mut *kept.room;
         for readout in &*reading.readouts {
             let own;
-            (own, room) = room.split_at_mut(readout.room() * COLUMNS * S::LANES);
+            (own, own_room) = own_room.split_at_mut(readout.room() * COLUMNS * S::LANES);
             readout.start_tile(simd, own);
         }
-        (kept, weights)
+        (kept, &mut room.backlog)
     }
 
     /// How many keys have been visited before this one.
@@ -331,15 +339,16 @@ impl<'a, S: Simd> Kept<'a, S> {
     pub(super) fn finish(
         &mut self,
         simd: S,
-        Reading { plan, readouts, value_norms }: &mut Reading,
+        reading: &mut Reading,
         end: &End<S>,
-        weights: &mut [S::N],
+        backlog: &mut Backlog<S::N>,
         mut row: impl FnMut(usize, &mut [AtWork]),
     ) {
         let width = COLUMNS * S::LANES;
         let zero = simd.constant(0.0);
         let (mut top, mut share) = ([zero; COLUMNS], [zero; COLUMNS]);
         let mut lanes = PerLane::default();
+        let Reading { plan, ref mut readouts, value_norms } = *reading;
         for c in 0..COLUMNS {
             let closed = end.running[c].close(simd, end.sink);
             (top[c], share[c]) = (closed.top, simd.div(simd.constant(1.0), closed.total));
@@ -369,8 +378,7 @@ impl<'a, S: Simd> Kept<'a, S> {
             (Some(first), Some(last)) => first.start..last.end,
             _ => 0..0,
         };
-        let len = weights.len().min(keys.len() * width);
-        let weights = &mut weights[..len];
+        let weights = if plan.needs.weights { backlog.at::<S>(0..keys.len()) } else { &mut [] };
         let count = end.queries.len();
         let mut vouched = *end.vouched;
         if plan.needs.moments {
@@ -392,11 +400,6 @@ impl<'a, S: Simd> Kept<'a, S> {
             lanes: &lanes,
             spans: self.spans,
             sums: self.sums,
-            weights: (len > 0).then_some(Weights {
-                numbers: weights,
-                blocks: self.blocks,
-                factors: self.bases,
-            }),
             value_norms,
         };
         let mut room = &mut *self.room;
@@ -420,6 +423,9 @@ impl<'a, S: Simd> Kept<'a, S> {
                 readout.see_lanes(&tile, lane..lane + sure, own);
             }
             lane += sure;
+        }
+        if plan.needs.weights {
+            backlog.wait(simd, reading, (end.head, end.queries.clone()), self.blocks, self.bases);
         }
     }
 

@@ -234,7 +234,7 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
                     }
                     continue;
                 }
-                let len = plan.queries_of_task(queries.len(), panel);
+                let len = plan.queries_of_task(problem.heads, queries.len(), panel);
                 let from = tasks.len();
                 for (at, out) in part.chunks_mut(len * value_dim).enumerate() {
                     let (first, seen) = (queries.start + at * len, places.take(out.len() / value_dim));
@@ -265,7 +265,8 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
         let keys = if self.plan.needs.weights { own() } else { 0 };
         let width = COLUMNS * T::Number::lanes(self.isa);
         let copies = size_of::<T>() < size_of::<T::Number>() && !can_stay(self.problem);
-        self.plan.tiles(keys, width, copies) * width
+        let token = (self.problem.dim + self.problem.value_dim) * size_of::<T::Number>();
+        self.plan.tiles(keys, width, token, copies) * width
     }
 
     /// Does a piece of work.
@@ -275,15 +276,19 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
             Task::Panels { batch, head, first, panel, again, next, out, seen } => {
                 let (batch, head, panel) = (*batch, *head, *panel);
                 let value_norms = self.norms_of(batch, head);
+                workspace.rooms.iter_mut().for_each(|room| room.backlog.forget());
                 let count = out.len().div_ceil(panel * problem.value_dim);
                 for (at, out) in out.chunks_mut(panel * problem.value_dim).enumerate() {
                     let first = *first + at * panel;
                     let again = *again || at > 0;
                     let own = (at + 1 < count).then_some([batch, head, first + panel]);
-                    let next = own.or(*next);
+                    let (last, next) = (own.is_none(), own.or(*next));
                     let reading = reads.then_some(Reading { plan, value_norms, readouts: seen });
                     let workspace = &mut *workspace;
-                    T::run(isa, Panel { problem, batch, head, first, again, next, out, reading, workspace });
+                    T::run(
+                        isa,
+                        Panel { problem, batch, head, first, again, next, last, out, reading, workspace },
+                    );
                 }
             }
             Task::Chunk { batch, key_heads, queries, keys, partial } => {

@@ -2,7 +2,7 @@
 
 use std::{any::Any, cell::RefCell, ops::Range};
 
-use super::copies::Copies;
+use super::{backlog::Backlog, copies::Copies};
 use crate::{isa::Number, reference::Row};
 
 /// Bytes of a cache line, and of the largest vector.
@@ -33,7 +33,8 @@ pub(super) struct Room<N> {
     pub(super) spans: Vec<Range<usize>>,
     pub(super) sums: Vec<N>,
     pub(super) own: Lines<N>,
-    pub(super) weights: Lines<N>,
+    /// What [`super::backlog`] keeps
+    pub(super) backlog: Backlog<N>,
 }
 
 /// What the backward pass keeps of a panel of queries and a block of keys.

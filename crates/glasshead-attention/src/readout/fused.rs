@@ -19,7 +19,7 @@ pub(crate) struct Needs {
     pub(crate) lanes: bool,
     /// Σ weight · exponent and Σ weight · distance of every query.
     pub(crate) moments: bool,
-    /// Every weight of a tile, until the tile is finished.
+    /// Every weight: see [`Fuse::see_weights`].
     pub(crate) weights: bool,
     /// The length ‖v‖ of every value.
     pub(crate) value_norms: bool,
@@ -56,6 +56,10 @@ pub(crate) trait Fuse<'a>: Head {
     /// All keys have been seen: what concerns all queries of the tile.
     fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, room: &mut [S::N]) {
         let _ = (simd, tile, room);
+    }
+    /// All weights of a finished tile, block by block in the order of the keys; later than [`Fuse::finish_tile`].
+    fn see_weights<S: Simd>(&mut self, simd: S, weights: &Weights<S>) {
+        let _ = (simd, weights);
     }
     /// Some queries of a finished tile, one after the other; queries come in ascending order, and those that the pass
     /// can't vouch for come through [`Head::see`] instead.
@@ -111,21 +115,22 @@ pub(crate) struct Tile<'a, S: Simd> {
     pub(crate) spans: &'a [Range<usize>],
     /// Weight of each span, `[spans, queries]`; 0 for queries that the pass can't vouch for.
     pub(crate) sums: &'a [S::N],
-    /// Where they were needed.
-    pub(crate) weights: Option<Weights<'a, S::N>>,
     /// `[keys of the head]`, where they were needed.
     pub(crate) value_norms: &'a [f32],
 }
 
-/// All weights of a tile: the numbers of a block times its factors.
-#[derive(Clone, Copy)]
-pub(crate) struct Weights<'a, N> {
-    /// `[keys, queries]` from the first block on
-    pub(crate) numbers: &'a [N],
-    /// Keys that share their factors.
-    pub(crate) blocks: &'a [Range<usize>],
-    /// `[blocks, queries]`
-    pub(crate) factors: &'a [N],
+/// The weights of a finished tile on a block of keys: numbers times the factors of their queries. 0 for queries that the
+/// pass can't vouch for.
+pub(crate) struct Weights<'a, S: Simd> {
+    /// Batch element and head.
+    pub(crate) head: [usize; 2],
+    pub(crate) queries: Range<usize>,
+    pub(crate) keys: Range<usize>,
+    /// `[keys, queries]`
+    pub(crate) numbers: &'a [S::N],
+    pub(crate) factors: [S::F; COLUMNS],
+    /// `[keys of the head]`, where they were needed.
+    pub(crate) value_norms: &'a [f32],
 }
 
 impl<S: Simd> Tile<'_, S> {

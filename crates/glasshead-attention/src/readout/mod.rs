@@ -228,6 +228,10 @@ macro_rules! at_work {
                 match self { $(Self::$kind(head) => head.finish_tile(simd, tile, room)),* }
             }
             #[inline(always)]
+            pub(crate) fn see_weights<S: Simd>(&mut self, simd: S, weights: &Weights<S>) {
+                match self { $(Self::$kind(head) => head.see_weights(simd, weights)),* }
+            }
+            #[inline(always)]
             pub(crate) fn see_lanes<S: Simd>(&mut self, tile: &Tile<S>, lanes: Range<usize>, room: &[S::N]) {
                 match self { $(Self::$kind(head) => head.see_lanes(tile, lanes, room)),* }
             }

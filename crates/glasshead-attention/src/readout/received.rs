@@ -4,7 +4,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Tile, Values,
+    Argument, Array, AtWork, Fuse, Fused, Head, Needs, Parts, Read, Readout, Shape, Values, Weights,
     nothing_after, query_weights::QueryWeights,
 };
 use crate::{
@@ -100,11 +100,14 @@ impl ReceivedHead {
         if self.sums.is_empty() {
             self.first = keys.start;
         }
-        let before = self.first.saturating_sub(keys.start);
-        self.sums.splice(0..0, std::iter::repeat_n(0.0, before));
-        self.first -= before;
+        if keys.start < self.first {
+            self.sums.splice(0..0, std::iter::repeat_n(0.0, self.first - keys.start));
+            self.first = keys.start;
+        }
         let own = keys.start - self.first..keys.end - self.first;
-        self.sums.resize(self.sums.len().max(own.end), 0.0);
+        if self.sums.len() < own.end {
+            self.sums.resize(own.end, 0.0);
+        }
         &mut self.sums[own]
     }
 }
@@ -139,33 +142,22 @@ impl Fuse<'_> for ReceivedHead {
     }
 
     #[inline(always)]
-    fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, _: &mut [S::N]) {
-        let Some(weights) = tile.weights else { return };
-        let (Some(first), Some(last)) = (weights.blocks.first(), weights.blocks.last()) else { return };
-        let width = COLUMNS * S::LANES;
-        let mut of_query = [S::N::from_f64(1.0); COLUMNS * MAX_LANES];
-        if let Some(weights) = self.of.weights.of(&self.shape, tile.head, tile.queries.clone()) {
+    fn see_weights<S: Simd>(&mut self, simd: S, weights: &Weights<S>) {
+        let Weights { head, ref queries, ref keys, numbers, mut factors, value_norms } = *weights;
+        if let Some(weights) = self.of.weights.of(&self.shape, head, queries.clone()) {
+            let mut of_query = [S::N::from_f64(1.0); COLUMNS * MAX_LANES];
             for (to, weight) in of_query.iter_mut().zip(weights) {
                 *to = S::N::from_f64(f64::from(*weight));
             }
-        }
-        let of_query = [simd.load(&of_query), simd.load(&of_query[S::LANES..])];
-        let by_value = self.of.by_value;
-        let all = self.sums(first.start..last.end);
-        // From the last block to the first: it is the last ones that a cache still holds, and the first ones that the next
-        // tile overwrites first.
-        for (block, factors) in weights.blocks.iter().zip(weights.factors.chunks_exact(width)).rev() {
-            let factors = [
-                simd.mul(simd.load(factors), of_query[0]),
-                simd.mul(simd.load(&factors[S::LANES..]), of_query[1]),
-            ];
-            let rows =
-                &weights.numbers[(block.start - first.start) * width..(block.end - first.start) * width];
-            let own = &mut all[block.start - first.start..block.end - first.start];
-            match by_value {
-                true => add_columns::<S, true>(simd, rows, factors, &tile.value_norms[block.clone()], own),
-                false => add_columns::<S, false>(simd, rows, factors, &[], own),
+            for (factor, of_query) in factors.iter_mut().zip(of_query.chunks_exact(S::LANES)) {
+                *factor = simd.mul(*factor, simd.load(of_query));
             }
+        }
+        let by_value = self.of.by_value;
+        let sums = self.sums(keys.clone());
+        match by_value {
+            true => add_columns::<S, true>(simd, numbers, factors, &value_norms[keys.clone()], sums),
+            false => add_columns::<S, false>(simd, numbers, factors, &[], sums),
         }
     }
 

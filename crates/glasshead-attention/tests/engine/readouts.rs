@@ -366,6 +366,43 @@ fn packed_beside_much_a_sequence_keeps_its_bits() {
     }
 }
 
+/// Weights that wait for a later panel are those that the reference has: whether panels visit the same keys or others,
+/// and whether the pass vouches for all queries of a tile.
+#[test]
+fn received_of_many_panels_is_that_of_the_reference() {
+    const TOKENS: usize = 2500;
+    const DIM: usize = 8;
+    let [mut q, k, v] = [1, 2, 3].map(|seed| numbers(seed, TOKENS * DIM));
+    q[1300 * DIM..1301 * DIM].fill(1e30);
+    let weights = numbers(4, TOKENS);
+    let norms: Vec<f64> =
+        v.chunks(DIM).map(|v| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()).collect();
+    let view = |data| TensorView::contiguous(data, [1, 1, TOKENS, DIM]).unwrap();
+    let plain = Attention::new(view(&q), view(&k), view(&v));
+    let windows = [(None, None), (None, Some(0)), (Some(900), Some(40)), (Some(0), Some(1200))];
+    for (left, right) in windows {
+        let read = Read::new().received().received_weighted(&weights).received_by_value();
+        let request = plain.clone().window(Window { left, right }).read(read);
+        let mut wanted = [vec![0.0; TOKENS], vec![0.0; TOKENS], vec![0.0; TOKENS]];
+        for (query, of_query) in weights.iter().enumerate() {
+            let row = reference::row(&request, 0, 0, query).unwrap();
+            for (&key, weight) in row.keys.iter().zip(&row.weights) {
+                let factors = [1.0, f64::from(*of_query), norms[key]];
+                wanted.iter_mut().zip(factors).for_each(|(wanted, factor)| wanted[key] += weight * factor);
+            }
+        }
+        let names = ["received", "received_weighted", "received_by_value"];
+        for set in InstructionSet::here() {
+            let seen = request.clone().instruction_set(set).run().unwrap();
+            for (name, wanted) in names.into_iter().zip(&wanted) {
+                for (got, want) in f32s(&seen, name).iter().zip(wanted) {
+                    near(name, *got, *want, 10.0);
+                }
+            }
+        }
+    }
+}
+
 /// Where q·k of one key is too large for the type and negative, that key has no weight and takes nothing with it.
 #[test]
 fn a_score_of_minus_infinity_leaves_the_entropy_alone() {
