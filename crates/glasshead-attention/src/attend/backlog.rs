@@ -4,7 +4,11 @@
 
 use std::ops::Range;
 
-use super::{reading::Reading, workspace::Lines};
+use super::{
+    ahead::Ahead,
+    reading::{End, Reading},
+    workspace::Lines,
+};
 use crate::{
     isa::{COLUMNS, Number, Simd},
     readout::Weights,
@@ -28,14 +32,11 @@ pub(super) struct Backlog<N> {
 }
 
 impl<N: Number> Backlog<N> {
-    /// For a tile that visits so many keys.
-    #[inline(always)]
-    pub(super) fn reserve<S: Simd<N = N>>(&mut self, simd: S, reading: &mut Reading, keys: usize) {
-        if keys > self.keys {
-            self.show(simd, reading, usize::MAX);
-            self.numbers.get(keys * COLUMNS * S::LANES);
-            self.keys = keys;
-        }
+    /// Before the panels of a task, of which none visits more keys. Nothing waits then: only a panel that panicked leaves
+    /// something behind.
+    pub(super) fn start(&mut self, keys: usize) {
+        self.blocks.clear();
+        self.keys = self.keys.max(keys);
     }
 
     /// Room for the weights of the tile at work on `keys`, counted from the first that it visits.
@@ -50,10 +51,16 @@ impl<N: Number> Backlog<N> {
         self.at::<S>(keys)
     }
 
-    /// Where weights on `keys` stand, as far as there is room.
+    /// Where weights on `keys` stand.
     pub(super) fn at<S: Simd<N = N>>(&mut self, keys: Range<usize>) -> &mut [N] {
-        let [start, end] = [keys.start, keys.end].map(|key| key.min(self.keys) * COLUMNS * S::LANES);
-        &mut self.numbers.get(self.keys * COLUMNS * S::LANES)[start..end]
+        let width = COLUMNS * S::LANES;
+        &mut self.numbers.get(self.keys * width)[keys.start * width..keys.end * width]
+    }
+
+    /// Asks for the place of weights on `keys`, as far as there are so many.
+    pub(super) fn ask<S: Simd<N = N>>(&mut self, ahead: &mut Ahead, keys: Range<usize>) {
+        let end = keys.end.min(self.keys);
+        ahead.slice(self.at::<S>(keys.start.min(end)..end));
     }
 
     /// Shows the blocks of the finished tile that start before this key, counted from the first that it has visited.
@@ -87,18 +94,13 @@ impl<N: Number> Backlog<N> {
         &mut self,
         simd: S,
         reading: &mut Reading,
-        (head, queries): ([usize; 2], Range<usize>),
+        end: &End<S>,
         blocks: &mut Vec<Range<usize>>,
         factors: &mut Vec<N>,
     ) {
         self.show(simd, reading, usize::MAX);
-        (self.head, self.queries, self.seen) = (head, queries, 0);
+        (self.head, self.queries, self.seen) = (end.head, end.queries.clone(), 0);
         std::mem::swap(&mut self.blocks, blocks);
         std::mem::swap(&mut self.factors, factors);
-    }
-
-    /// Nothing waits.
-    pub(super) fn forget(&mut self) {
-        self.blocks.clear();
     }
 }

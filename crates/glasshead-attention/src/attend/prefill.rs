@@ -32,11 +32,11 @@ use super::{
     rowwise,
     score::{Closed, Depth, Running, Terms, is_near},
     tile::{Scores, Sum, exponentiate, mix, raise},
-    workspace::{Room, Workspace},
+    workspace::Workspace,
 };
 use crate::{
     Element,
-    isa::{COLUMNS, Dot, Kernel, MAX_LANES, Number, Simd, UNROLL, second_cache},
+    isa::{COLUMNS, Dot, Kernel, MAX_LANES, MOST_DEPTH, Number, Simd, UNROLL, second_cache},
     mask::{Cover, Reach},
     reference::Row,
 };
@@ -97,6 +97,7 @@ impl<T: Element> Kernel<T::Number> for Panel<'_, '_, '_, T> {
 impl<T: Element> Panel<'_, '_, '_, T> {
     #[inline(always)]
     fn attend<S: Simd<N = T::Number>, D: Dot<S>, const ROWS: usize, const READ: bool>(self, simd: S) {
+        const { assert!(D::DEPTH <= MOST_DEPTH) };
         let Self { problem, batch, head, first, again, next, last, out, mut reading, workspace } = self;
         let (dim, value_dim) = (problem.dim, problem.value_dim);
         let width = COLUMNS * S::LANES;
@@ -148,12 +149,9 @@ impl<T: Element> Panel<'_, '_, '_, T> {
         let [k_source, v_source] = sources(batch, head, reach.first_key());
 
         let (mut kept, mut backlogs) = (Vec::new(), Vec::new());
-        if let Some(reading) = reading.as_mut().filter(|_| READ) {
-            workspace.rooms.resize_with(TILES, Room::default);
-            for (room, range) in workspace.rooms.iter_mut().zip(&ranges[..tiles]) {
-                // Later tiles may visit more keys, up to all.
-                let keys = range.end.saturating_sub(range.start).next_power_of_two().min(problem.keys);
-                let (tile, backlog) = Kept::new(simd, reading, keys + block_keys, room);
+        if let Some(reading) = reading.as_ref().filter(|_| READ) {
+            for room in &mut workspace.rooms[..tiles] {
+                let (tile, backlog) = Kept::new(simd, reading, room);
                 kept.push(tile);
                 backlogs.push(backlog);
             }
@@ -168,9 +166,10 @@ impl<T: Element> Panel<'_, '_, '_, T> {
         // they see, changes no bit of a query.
         let origin = reach.first_key();
         let begin = origin + start.saturating_sub(origin) / D::DEPTH * D::DEPTH;
-        // Whether weights come from farther than the second cache.
+        // Whether there are weights, and they come from farther than the second cache.
         let token = (dim + value_dim + tiles * width) * size_of::<S::N>();
-        let far = end.saturating_sub(begin) * token > second_cache() / 4 * 3;
+        let waits = reading.as_ref().is_some_and(|reading| READ && reading.plan.needs.weights);
+        let far = waits && end.saturating_sub(begin) * token > second_cache() / 4 * 3;
         let blocks =
             (origin + start.saturating_sub(origin) / block_keys * block_keys..end).step_by(block_keys);
         for block in blocks.map(|start| start.max(begin)..end.min(start + block_keys)) {
@@ -187,7 +186,7 @@ impl<T: Element> Panel<'_, '_, '_, T> {
                     0 => after.clone(),
                     _ => block.clone(),
                 };
-                ahead.slice(backlog.at::<S>(keys.start - begin..keys.end - begin));
+                backlog.ask::<S>(&mut ahead, keys.start - begin..keys.end - begin);
             }
             ahead.mask(problem.mask(), [batch, head], first..first + count, after.clone());
             if !after.is_empty() {
@@ -218,7 +217,7 @@ impl<T: Element> Panel<'_, '_, '_, T> {
                 // Items of v hold keys from a multiple of DEPTH on.
                 let item = (from - block.start) / D::DEPTH;
                 let from = block.start + item * D::DEPTH;
-                let p = match reading.as_mut().filter(|reading| READ && reading.plan.needs.weights) {
+                let p = match reading.as_mut().filter(|_| waits) {
                     Some(reading) => {
                         let before = kept[tile].keys_before(from);
                         backlogs[tile].block(simd, reading, before..before + to - from)
@@ -301,7 +300,7 @@ impl<T: Element> Panel<'_, '_, '_, T> {
                 });
             }
         }
-        if let Some(reading) = reading.as_mut().filter(|_| READ && last) {
+        if let Some(reading) = reading.as_mut().filter(|_| waits && last) {
             for room in &mut workspace.rooms {
                 room.backlog.show(simd, reading, usize::MAX);
             }

@@ -19,13 +19,13 @@ use crate::{
 /// How many numbers of weights are kept at a time, if they can be fewer.
 const HELD_WEIGHTS: usize = 1 << 20;
 /// A second cache of so many bytes holds the weights of a few tiles beside short k and v. Of long ones it pays to read k and
-/// v more often and to keep the weights of [`FEW_QUERIES`] at a time; not where it is smaller (measured).
+/// v more often and to keep the weights of [`QUERIES_HELD`] at a time; not where it is smaller (measured).
 const LARGE_CACHE: usize = 2 << 20;
-const FEW_QUERIES: usize = 128;
+const QUERIES_HELD: usize = 128;
 /// The most keys whose moments are summed up in one go: a sum of sums that grow loses a digit for each power of ten.
 const IN_ONE_GO: usize = 64;
-/// Tasks of all heads of a sequence where they keep numbers per key: enough for many threads, and of each head few, for
-/// what waits at the end of a task has not been asked for.
+/// Tasks of all heads of a sequence where they keep numbers per key. Of one head they are few: what waits at the end of a
+/// task has not been asked for. With a causal mask the largest of 4 is 7/16 of its head.
 const TASKS: usize = 32;
 /// The least and the most of one head.
 const TASKS_OF_HEAD: [usize; 2] = [4, 8];
@@ -58,8 +58,8 @@ impl Plan {
         &self.needs.cuts[place(keys.start)..place(keys.end)]
     }
 
-    /// Tiles of so many queries per panel, where a key and its value take `token` bytes; each panel reads all of them, or
-    /// `copies` them.
+    /// Tiles of so many queries per panel, where the numbers of a key and its value take `token` bytes; each panel reads all
+    /// of them, or `copies` them.
     pub(super) fn tiles(&self, keys: usize, width: usize, token: usize, copies: bool) -> usize {
         if !self.needs.weights {
             return TILES;
@@ -70,7 +70,7 @@ impl Plan {
         match second_cache() {
             size if copies || size < LARGE_CACHE => most,
             size if fit > 1 && keys * token <= size / 2 => fit.min(most),
-            _ => (FEW_QUERIES / width).clamp(1, most),
+            _ => (QUERIES_HELD / width).clamp(1, most),
         }
     }
 
@@ -184,13 +184,8 @@ impl<S: Simd> Scored<'_, S> {
 }
 
 impl<'a, S: Simd> Kept<'a, S> {
-    /// For a tile that visits so many keys; and where its weights go, if readouts need them all.
-    pub(super) fn new(
-        simd: S,
-        reading: &mut Reading,
-        keys: usize,
-        room: &'a mut Room<S::N>,
-    ) -> (Self, &'a mut Backlog<S::N>) {
+    /// For the next tile; and where its weights go, if readouts need them all.
+    pub(super) fn new(simd: S, reading: &Reading, room: &'a mut Room<S::N>) -> (Self, &'a mut Backlog<S::N>) {
         let zero = simd.constant(0.0);
         room.blocks.clear();
         room.spans.clear();
@@ -206,9 +201,6 @@ impl<'a, S: Simd> Kept<'a, S> {
             sums: &mut room.sums,
             room: room.own.get(room_len::<S>(reading.readouts)),
         };
-        if reading.plan.needs.weights {
-            room.backlog.reserve(simd, reading, keys);
-        }
         let mut own_room = &mut *kept.room;
         for readout in &*reading.readouts {
             let own;
@@ -425,7 +417,7 @@ impl<'a, S: Simd> Kept<'a, S> {
             lane += sure;
         }
         if plan.needs.weights {
-            backlog.wait(simd, reading, (end.head, end.queries.clone()), self.blocks, self.bases);
+            backlog.wait(simd, reading, end, self.blocks, self.bases);
         }
     }
 

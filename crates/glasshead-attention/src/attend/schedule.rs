@@ -11,13 +11,14 @@ use super::{
     Problem,
     copies::can_stay,
     decode::{CHUNK, Chunk, Layout, Merge, Softmax, most_heads},
-    prefill::Panel,
+    prefill::{Panel, TILES},
     reading::{Plan, Reading},
-    rowwise, workspace,
+    rowwise,
+    workspace::{self, Room},
 };
 use crate::{
     Element,
-    isa::{COLUMNS, InstructionSet, Number},
+    isa::{COLUMNS, InstructionSet, MOST_DEPTH, Number},
     readout::{self, Array, AtWork, Places, Readouts},
     threads,
 };
@@ -276,8 +277,16 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
             Task::Panels { batch, head, first, panel, again, next, out, seen } => {
                 let (batch, head, panel) = (*batch, *head, *panel);
                 let value_norms = self.norms_of(batch, head);
-                workspace.rooms.iter_mut().for_each(|room| room.backlog.forget());
                 let count = out.len().div_ceil(panel * problem.value_dim);
+                if reads {
+                    workspace.rooms.resize_with(TILES, Room::default);
+                }
+                if plan.needs.weights {
+                    let queries = *first..*first + out.len() / problem.value_dim;
+                    // The first visited may be one before the first seen: see `Dot::DEPTH`.
+                    let keys = problem.visibility.keys_of_all(batch, queries).len() + MOST_DEPTH;
+                    workspace.rooms.iter_mut().for_each(|room| room.backlog.start(keys));
+                }
                 for (at, out) in out.chunks_mut(panel * problem.value_dim).enumerate() {
                     let first = *first + at * panel;
                     let again = *again || at > 0;

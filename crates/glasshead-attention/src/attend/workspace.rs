@@ -33,7 +33,7 @@ pub(super) struct Room<N> {
     pub(super) spans: Vec<Range<usize>>,
     pub(super) sums: Vec<N>,
     pub(super) own: Lines<N>,
-    /// What [`super::backlog`] keeps
+    /// Weights of this tile and, until they are seen, of the one before in its place
     pub(super) backlog: Backlog<N>,
 }
 

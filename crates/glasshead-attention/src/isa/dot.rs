@@ -2,6 +2,9 @@
 
 use super::{Lanes, Simd, Stored};
 
+/// The largest [`Dot::DEPTH`].
+pub(crate) const MOST_DEPTH: usize = 2;
+
 /// What one multiplication of a product takes: [`Single`] numbers, or pairs where a set has an instruction
 /// for them.
 pub trait Dot<S: Simd>: 'static {

@@ -46,7 +46,7 @@ mod product;
 mod scalar;
 mod stored;
 
-pub(crate) use dot::{Dot, Single};
+pub(crate) use dot::{Dot, MOST_DEPTH, Single};
 pub(crate) use product::{COLUMNS, Grid, UNROLL, add_product, dots, product};
 pub(crate) use stored::{Lanes, Stored};
 

@@ -57,7 +57,8 @@ pub(crate) trait Fuse<'a>: Head {
     fn finish_tile<S: Simd>(&mut self, simd: S, tile: &Tile<S>, room: &mut [S::N]) {
         let _ = (simd, tile, room);
     }
-    /// All weights of a finished tile, block by block in the order of the keys; later than [`Fuse::finish_tile`].
+    /// All weights of a finished tile, block by block in the order of the keys. They come when their place is needed: after
+    /// all else of that tile, often while the next one is at work, and tiles not in the order of their queries.
     fn see_weights<S: Simd>(&mut self, simd: S, weights: &Weights<S>) {
         let _ = (simd, weights);
     }

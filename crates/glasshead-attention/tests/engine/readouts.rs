@@ -403,6 +403,37 @@ fn received_of_many_panels_is_that_of_the_reference() {
     }
 }
 
+/// What a thread has done before changes no bit, nor what it has memory for: neither when weights are seen nor in which
+/// order.
+#[test]
+fn a_cold_thread_and_a_warm_one_give_the_same_bits() {
+    const QUERIES: usize = 2688;
+    const KEYS: usize = 4300;
+    let [q, v] = [(1, QUERIES), (3, KEYS)].map(|(value, tokens)| vec![value as f32; tokens]);
+    // Every query gives all its weight to the first key.
+    let mut k = vec![0f32; KEYS];
+    k[0] = 1e3;
+    // A sum of queries that are not of one tile tells in which order they were added: 1 where it is ascending, else 0.
+    let mut weights = vec![0f32; QUERIES];
+    for (query, weight) in [(2304, 1e20), (2336, -1e20), (2400, 1.0)] {
+        weights[query] = weight;
+    }
+    let view = |data, tokens| TensorView::contiguous(data, [1, 1, tokens, 1]).unwrap();
+    let [q, k, v] = [view(&q, QUERIES), view(&k, KEYS), view(&v, KEYS)];
+    for set in InstructionSet::here() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let run = || {
+            let read = Read::new().received_weighted(&weights);
+            // The queries that come next see 4096 keys and a few more.
+            let request = Attention::new(q, k, v).causal(Causal::Offset(1568)).read(read);
+            pool.install(|| request.instruction_set(set).run().unwrap())
+        };
+        for turn in ["cold", "warm"] {
+            assert_eq!(f32s(&run(), "received_weighted")[0], 1.0, "{turn}, {set:?}");
+        }
+    }
+}
+
 /// Where q·k of one key is too large for the type and negative, that key has no weight and takes nothing with it.
 #[test]
 fn a_score_of_minus_infinity_leaves_the_entropy_alone() {
