@@ -55,6 +55,11 @@ fn f32s<'a>(seen: &'a Attended<f32>, name: &str) -> &'a [f32] {
     seen.readout(name).unwrap_or_else(|| panic!("no {name}")).f32().unwrap()
 }
 
+/// ‖v‖ of every value.
+fn lengths(v: &[f32], dim: usize) -> Vec<f64> {
+    v.chunks(dim).map(|v| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()).collect()
+}
+
 /// A weight is a few units of the last place off, and so are sums of weights; times what they are multiplied with.
 fn near(what: &str, got: f32, want: f64, scale: f64) {
     assert!((f64::from(got) - want).abs() <= 2e-6 * scale, "{what}: {got}, not {want}");
@@ -103,10 +108,7 @@ fn chosen_keys_weighted_queries_and_lengths_of_values() {
                 let earlier = (0..at).filter(|before| ids[*before] == ids[at]);
                 let want = earlier.map(|key| whole[key]).sum();
                 near("duplicate", f32s(&seen, "duplicate")[n], want, 1.0);
-                let norms: Vec<f64> = arrays.v[head / 2 * KEYS * DIM..][..KEYS * DIM]
-                    .chunks(DIM)
-                    .map(|v| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt())
-                    .collect();
+                let norms = lengths(&arrays.v[head / 2 * KEYS * DIM..][..KEYS * DIM], DIM);
                 for key in 0..KEYS {
                     weighted[head * KEYS + key] += whole[key] * f64::from(weights[query]);
                     by_value[head * KEYS + key] += whole[key] * norms[key];
@@ -375,8 +377,7 @@ fn received_of_many_panels_is_that_of_the_reference() {
     let [mut q, k, v] = [1, 2, 3].map(|seed| numbers(seed, TOKENS * DIM));
     q[1300 * DIM..1301 * DIM].fill(1e30);
     let weights = numbers(4, TOKENS);
-    let norms: Vec<f64> =
-        v.chunks(DIM).map(|v| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()).collect();
+    let norms = lengths(&v, DIM);
     let view = |data| TensorView::contiguous(data, [1, 1, TOKENS, DIM]).unwrap();
     let plain = Attention::new(view(&q), view(&k), view(&v));
     let windows = [(None, None), (None, Some(0)), (Some(900), Some(40)), (Some(0), Some(1200))];
