@@ -85,6 +85,11 @@ impl Ahead {
         Self { lines: [none; GRIDS], count: 0, pairs, tiles, needed: 0, turn: 0, at: [0; 3] }
     }
 
+    /// Whether nothing is asked for, whatever is to come.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pairs == 0
+    }
+
     /// Tokens of one head, or of several that lie side by side, if their numbers lie side by side.
     pub(super) fn tokens<T: Element>(
         &mut self,

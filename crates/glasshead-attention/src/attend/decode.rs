@@ -200,7 +200,7 @@ impl<T: Element> Chunk<'_, '_, T> {
 
 /// q·k of a block of keys for all rows of q, `p[r · BLOCK + key]`. Keys in the order in which they lie, one in a
 /// register tile, for two are two streams, and memory gives a quarter less (measured); two where they are widened, which
-/// takes longer than to read them.
+/// takes longer than to read them, and where they come from a cache.
 #[inline(always)]
 fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>>(
     simd: S,
@@ -212,7 +212,7 @@ fn score<S: Simd, D: Dot<S>, K: Lanes<Number = S::N>>(
     ahead: &mut Ahead,
 ) {
     let mut key = 0;
-    while size_of::<K>() < size_of::<S::N>() && keys - key >= 2 {
+    while (size_of::<K>() < size_of::<S::N>() || ahead.is_idle()) && keys - key >= 2 {
         ahead.next(q).fetch_all(simd);
         ahead.next(q).fetch_all(simd);
         score_keys::<S, D, K, 2>(simd, k.skip(key), q, depth, &mut p[key..]);
@@ -346,8 +346,9 @@ impl<T: Element> Row<'_, '_, T> {
     }
 }
 
-/// o + p·v for all rows: as many vectors of a value at once as the registers hold beside two rows of p, so
-/// that values too are read in the order in which they lie.
+/// o + p·v for all rows. Two rows of p take as many vectors of a value at once as the registers hold beside them, so
+/// that values too are read in the order in which they lie; four rows half as many, for then each is loaded, or widened,
+/// once for all of them.
 #[inline(always)]
 fn mix<S: Simd, V: Stored<Number = S::N>>(
     simd: S,
@@ -376,28 +377,37 @@ fn mix_part<S: Simd, V: Stored<Number = S::N>>(
     layout: Layout,
     mut share: Share,
 ) {
+    let wide = if rows < TILE { S::WIDE } else { S::WIDE / 2 };
     // Memory is asked a little in every register tile: for what is asked in one go all wait.
-    let tiles = rows.div_ceil(2) * (layout.padded / S::LANES).div_ceil(S::WIDE);
+    let tiles = rows.div_ceil(TILE) * (layout.padded / S::LANES).div_ceil(wide);
     let each = share.len().div_ceil(tiles * (PART / UNROLL));
+    // The largest power of 2 that is not more than either.
+    let most = |left: usize, limit: usize| 1 << left.min(limit).ilog2();
     let mut d = 0;
     while d < layout.padded {
         let left = (layout.padded - d) / S::LANES;
         let v = Rows { values: &v.values[d..], ..v };
-        let columns = [8, 4, 2, 1].into_iter().find(|columns| *columns <= left.min(S::WIDE)).unwrap_or(1);
-        for r in (0..rows).step_by(2) {
+        let columns = most(left, wide);
+        let mut r = 0;
+        while r < rows {
             let p = &p[r * BLOCK..];
             let o = &mut partial[r * layout.row() + d..];
             let mut fetch = || share.fetch_some(simd, each);
-            match (columns, rows - r > 1) {
-                (8, true) => mix_rows::<S, V, 2, 8>(simd, p, v, keys, o, layout.row(), &mut fetch),
-                (8, false) => mix_rows::<S, V, 1, 8>(simd, p, v, keys, o, layout.row(), &mut fetch),
-                (4, true) => mix_rows::<S, V, 2, 4>(simd, p, v, keys, o, layout.row(), &mut fetch),
-                (4, false) => mix_rows::<S, V, 1, 4>(simd, p, v, keys, o, layout.row(), &mut fetch),
-                (2, true) => mix_rows::<S, V, 2, 2>(simd, p, v, keys, o, layout.row(), &mut fetch),
-                (2, false) => mix_rows::<S, V, 1, 2>(simd, p, v, keys, o, layout.row(), &mut fetch),
-                (_, true) => mix_rows::<S, V, 2, 1>(simd, p, v, keys, o, layout.row(), &mut fetch),
-                (_, false) => mix_rows::<S, V, 1, 1>(simd, p, v, keys, o, layout.row(), &mut fetch),
+            let together = most(rows - r, TILE);
+            match (together, columns) {
+                (4, 4) => mix_rows::<S, V, 4, 4>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (4, 2) => mix_rows::<S, V, 4, 2>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (4, _) => mix_rows::<S, V, 4, 1>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (2, 8) => mix_rows::<S, V, 2, 8>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (2, 4) => mix_rows::<S, V, 2, 4>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (2, 2) => mix_rows::<S, V, 2, 2>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (2, _) => mix_rows::<S, V, 2, 1>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (_, 8) => mix_rows::<S, V, 1, 8>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (_, 4) => mix_rows::<S, V, 1, 4>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (_, 2) => mix_rows::<S, V, 1, 2>(simd, p, v, keys, o, layout.row(), &mut fetch),
+                (_, _) => mix_rows::<S, V, 1, 1>(simd, p, v, keys, o, layout.row(), &mut fetch),
             }
+            r += together;
         }
         d += columns * S::LANES;
     }

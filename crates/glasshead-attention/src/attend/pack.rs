@@ -142,11 +142,15 @@ impl<'a, T: Element> Source<'a, T> {
         }
     }
 
-    /// Asks for the copies of these tokens, or for what is to be copied, or used in place.
+    /// Asks for the copies of these tokens, or for what is to be copied, or used in place. Not for rows that lie far apart:
+    /// each is on a page of its own, and looking those up holds up products for longer than copying waits for them.
     pub(super) fn ask(&self, ahead: &mut Ahead, tokens: Range<usize>, copies: &mut Copies<T::Number>) {
         match copies.get(self.stay, &tokens) {
             Some(copies) => ahead.slice(copies),
-            None => ahead.tokens(self.view, self.batch, self.head..self.head + 1, tokens),
+            None if self.dense.is_some_and(|rows| rows.stride <= self.far) => {
+                ahead.tokens(self.view, self.batch, self.head..self.head + 1, tokens);
+            }
+            None => {}
         }
     }
 
