@@ -356,7 +356,10 @@ impl<'a, S: Simd> Kept<'a, S> {
             let mut factors = [zero; COLUMNS];
             for (c, factor) in factors.iter_mut().enumerate() {
                 let base = &mut bases[c * S::LANES..];
-                *factor = simd.mul(exp2(simd, simd.sub(simd.load(base), top[c])), share[c]);
+                // No base is above the top but 0, from which keys that a query does not see are counted: its power could
+                // be ∞, and 0 · ∞ is NaN.
+                let down = simd.min(simd.sub(simd.load(base), top[c]), zero);
+                *factor = simd.mul(exp2(simd, down), share[c]);
                 simd.store(*factor, base);
             }
             while let Some((_, sums)) = sums.next_if(|(span, _)| span.end <= block.end) {

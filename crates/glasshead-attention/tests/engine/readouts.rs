@@ -2,8 +2,8 @@
 //! parts of the keys merged against the whole.
 
 use glasshead_attention::{
-    Array, Attended, Attention, Causal, InstructionSet, KvCache, Packed, Part, Read, Shape, TensorView,
-    Window, merge, reference, shares,
+    Array, Attended, Attention, Causal, InstructionSet, KvCache, Mask, MaskValues, Packed, Part, Read, Shape,
+    TensorView, Window, merge, reference, shares,
 };
 
 const KEYS: usize = 700;
@@ -458,6 +458,33 @@ fn a_score_of_minus_infinity_leaves_the_entropy_alone() {
             near(&format!("{set:?} entropy"), f32s(&seen, "entropy")[query], entropy, 5.0);
             let max = row.weights.iter().copied().fold(0.0, f64::max);
             near(&format!("{set:?} max"), f32s(&seen, "max_weight")[query], max, 1.0);
+        }
+    }
+}
+
+/// A query whose scores are all far below 0, behind a block of which it sees nothing.
+#[test]
+fn low_scores_behind_keys_out_of_sight_keep_their_weights() {
+    const TOKENS: usize = 600;
+    let values: Vec<f32> = (0..TOKENS * 3).map(|n| (n % 7) as f32).collect();
+    let view = TensorView::contiguous(&values, [1, 1, TOKENS, 3]).unwrap();
+    let low = [-1e3f32; TOKENS];
+    let request = Attention::new(view, view, view)
+        .scale(1e-3)
+        .causal(Causal::TopLeft)
+        .window(Window { left: Some(30), right: None })
+        .mask(Mask::new(MaskValues::F32(&low), &[1, 1, 1, TOKENS]).unwrap())
+        .read(Read::new().segments(&[100, 333, TOKENS]).blocks(64).received());
+    for set in InstructionSet::here() {
+        let got = request.clone().instruction_set(set).run().unwrap();
+        let f32s = |name: &str| got.readout(name).unwrap().f32().unwrap();
+        for (query, segments) in f32s("segments").chunks(3).enumerate() {
+            let sum: f32 = segments.iter().sum();
+            assert!((sum - 1.0).abs() < 1e-5, "{set:?}, query {query}: {segments:?}");
+        }
+        for name in ["received", "blocks"] {
+            let sum: f64 = f32s(name).iter().map(|x| f64::from(*x)).sum();
+            assert!((sum - TOKENS as f64).abs() < 1e-2, "{set:?}, {name}: {sum}");
         }
     }
 }
