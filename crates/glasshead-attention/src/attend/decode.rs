@@ -379,7 +379,8 @@ fn mix_part<S: Simd, V: Stored<Number = S::N>>(
 ) {
     let wide = if rows < TILE { S::WIDE } else { S::WIDE / 2 };
     // Memory is asked a little in every register tile: for what is asked in one go all wait.
-    let tiles = rows.div_ceil(TILE) * (layout.padded / S::LANES).div_ceil(wide);
+    let tiles =
+        (rows / TILE + (rows % TILE).count_ones() as usize) * (layout.padded / S::LANES).div_ceil(wide);
     let each = share.len().div_ceil(tiles * (PART / UNROLL));
     // The largest power of 2 that is not more than either.
     let most = |left: usize, limit: usize| 1 << left.min(limit).ilog2();

@@ -102,7 +102,7 @@ pub(super) struct Kept<'a, S: Simd> {
     distance: [S::F; COLUMNS],
     /// The exponent of the heaviest key, counted from the running maximum, which is rounded.
     heaviest: [S::F; COLUMNS],
-    /// What it has visited, and what the exponents of each block are counted from, `[blocks, queries]`.
+    /// What it has visited, and the running maximum of each block, from which its exponents are counted, `[blocks, queries]`.
     blocks: &'a mut Vec<Range<usize>>,
     bases: &'a mut Vec<S::N>,
     /// See [`spans`]: keys of a block on one side of the queries; the sum of each, `[spans, queries]`.
@@ -269,7 +269,9 @@ impl<'a, S: Simd> Kept<'a, S> {
             }
         }
         self.blocks.push(keys.clone());
-        add_row(simd, self.bases, base);
+        // −∞ as long as a query has seen nothing, not the 0 that its exponents are counted from: that may lie so far above the
+        // last maximum that its power is ∞, and 0 · ∞ is NaN.
+        add_row(simd, self.bases, [running[0].max, running[1].max]);
 
         let parts = match needs.moments {
             true => scored.sides(D::DEPTH),
@@ -356,10 +358,7 @@ impl<'a, S: Simd> Kept<'a, S> {
             let mut factors = [zero; COLUMNS];
             for (c, factor) in factors.iter_mut().enumerate() {
                 let base = &mut bases[c * S::LANES..];
-                // No base is above the top but 0, from which keys that a query does not see are counted: its power could
-                // be ∞, and 0 · ∞ is NaN.
-                let down = simd.min(simd.sub(simd.load(base), top[c]), zero);
-                *factor = simd.mul(exp2(simd, down), share[c]);
+                *factor = simd.mul(exp2(simd, simd.sub(simd.load(base), top[c])), share[c]);
                 simd.store(*factor, base);
             }
             while let Some((_, sums)) = sums.next_if(|(span, _)| span.end <= block.end) {
