@@ -146,10 +146,14 @@ pub(crate) fn count(shape: impl IntoIterator<Item = usize>) -> Option<usize> {
     shape.into_iter().try_fold(1usize, |n, len| n.checked_mul(len))
 }
 
+/// Bytes that memory has room for: to ask the system would take as long as a small problem.
+const ROOM: usize = 16 << 20;
+
 /// As [`count`], `None` also where memory has no room for them.
 pub(crate) fn fits<T>(shape: impl IntoIterator<Item = usize>) -> Option<usize> {
     let len = count(shape)?;
-    Vec::<T>::new().try_reserve_exact(len).is_ok().then_some(len)
+    let small = len.saturating_mul(size_of::<T>()) <= ROOM;
+    (small || Vec::<T>::new().try_reserve_exact(len).is_ok()).then_some(len)
 }
 
 /// One more than the largest index, 0 for an empty shape, `None` on overflow.

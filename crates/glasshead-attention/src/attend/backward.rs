@@ -167,7 +167,7 @@ impl<T: Element> BackwardPanel<'_, '_, T> {
         pack_rows(simd, forward.grad_out, [batch, head, first], count, tiles * width, go_rows);
 
         let ranges: [Ranges; TILES] = std::array::from_fn(|tile| match tile < tiles {
-            true => Ranges::new(&reach, first + tile * width..first + count.min((tile + 1) * width), width),
+            true => Ranges::new(&reach, first + tile * width..first + count.min((tile + 1) * width)),
             false => Ranges::NONE,
         });
         let keys = union(&ranges);
@@ -348,7 +348,7 @@ impl<T: Element> Weigh<'_, '_, T> {
             depth: problem.dim,
             terms,
             distance: reach.position(first + tile * width).saturating_sub(span.start as i64),
-            bounds: ranges.bounds(simd, span.start, span.len()),
+            bounds: ranges.bounds(simd, self.reach, span.start, span.len()),
             open: ranges.open(span.start, span.len()),
         };
         let query_at = |lane: usize| first + (tile * width + lane).min(count - 1);

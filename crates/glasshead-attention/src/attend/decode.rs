@@ -14,7 +14,7 @@ use super::{
     Problem,
     ahead::{Ahead, Share, pairs},
     pack::{Rows, Source},
-    score::{Running, Seen, Terms, is_near, with_sink},
+    score::{Running, Seen, Terms, doubt, with_sink},
     workspace::Workspace,
 };
 use crate::{
@@ -101,13 +101,8 @@ impl<T: Element> Chunk<'_, '_, T> {
         let q = workspace.q.get(heads * rows * depth);
         for (r, q) in q.chunks_exact_mut(depth).enumerate() {
             let (head, query) = row_at(r / rows, r % rows);
-            let vector = problem.q.vector(batch, head, query);
-            let mut values = vector.iter().map(T::to_number);
-            for q in q {
-                let first = values.next().unwrap_or_default();
-                let second = if D::DEPTH == 2 { values.next().unwrap_or_default() } else { first };
-                *q = D::item(first, second);
-            }
+            let source = Source::new(problem.q, batch, head, depth * D::DEPTH);
+            source.copy::<S, D>(simd, query..query + 1, depth, q);
         }
         let lowest = T::Number::from_f64(f64::NEG_INFINITY);
         let unit = partial.len() / heads;
@@ -476,7 +471,7 @@ impl<T: Element> Kernel<T::Number> for Merge<'_, T> {
             }
         }
         let share = simd.div(simd.constant(1.0), sum);
-        let mut check = zero;
+        let mut check = doubt(simd, simd.splat(max), top);
         for o in o.chunks_exact_mut(S::LANES) {
             let x = simd.mul(simd.load(o), share);
             // 0 · NaN and 0 · ∞ are NaN, and stay.
@@ -491,7 +486,7 @@ impl<T: Element> Kernel<T::Number> for Merge<'_, T> {
             simd.store(x, lanes);
         }
         let [top, sum, sink] = lanes.map(|lanes| lanes[0]);
-        let vouched = is_near(max, top) && simd.sum(check) == T::Number::default();
+        let vouched = simd.sum(check) == T::Number::default();
         vouched.then(|| Normalizer {
             lse: (top.to_f64() + sum.to_f64().log2()) * LN_2,
             sink_weight: sink.to_f64() / sum.to_f64(),

@@ -114,8 +114,9 @@ impl<'a, T: Element> Source<'a, T> {
         Rows { values: D::items(room), stride }
     }
 
+    /// Copies the rows of these tokens as items along the dims, `stride` apart.
     #[inline(always)]
-    fn copy<S: Simd<N = T::Number>, D: Dot<S>>(
+    pub(super) fn copy<S: Simd<N = T::Number>, D: Dot<S>>(
         &self,
         simd: S,
         tokens: Range<usize>,

@@ -30,7 +30,7 @@ use super::{
     ranges::{MAX_WIDTH, Ranges, union},
     reading::{End, Kept, Reading, Scored},
     rowwise,
-    score::{Closed, Depth, Running, Terms, is_near},
+    score::{Closed, Depth, Running, Terms, doubt},
     tile::{Scores, Sum, exponentiate, mix, raise},
     workspace::Workspace,
 };
@@ -128,7 +128,7 @@ impl<T: Element> Panel<'_, '_, '_, T> {
         }
         let o = workspace.o.get(tiles * value_dim * width);
         let ranges: [Ranges; TILES] = std::array::from_fn(|tile| match tile < tiles {
-            true => Ranges::new(reach, queries_of(tile), width),
+            true => Ranges::new(reach, queries_of(tile)),
             false => Ranges::NONE,
         });
         let mut running = [[Running::new(simd); COLUMNS]; TILES];
@@ -230,7 +230,7 @@ impl<T: Element> Panel<'_, '_, '_, T> {
                     depth,
                     terms,
                     distance: reach.position(first + tile * width).saturating_sub(from as i64),
-                    bounds: ranges.bounds(simd, from, to - from),
+                    bounds: ranges.bounds(simd, reach, from, to - from),
                     open: ranges.open(from, to - from),
                 };
                 let queries = query_at(tile, 0)..=query_at(tile, width - 1);
@@ -342,9 +342,12 @@ impl<T: Element> Place<'_, '_, T> {
         row: &mut Row,
     ) -> Sure {
         let &Self { problem, batch, head, ref terms, ref reach, sink } = self;
-        let Normalized { mut vouched, max } = normalize(simd, running, sink, o);
+        let Normalized { all, mut vouched, max } = normalize(simd, running, sink, o);
         let mut lse = [None; MAX_WIDTH];
         unpack(simd, o, out, problem.value_dim, square);
+        if all && problem.mask().is_none() {
+            return Sure { vouched, lse };
+        }
         for (lane, out) in out.chunks_exact_mut(problem.value_dim).enumerate() {
             let query = first + lane;
             match terms.depth(problem, reach, [batch, head, query], max[lane].to_f64()) {
@@ -367,8 +370,9 @@ impl<T: Element> Place<'_, '_, T> {
 
 /// A finished tile.
 struct Normalized<N> {
-    /// Whether a query has a weight and finite numbers alone, none of them far.
+    /// Whether a query has a weight and finite numbers alone, none of them far; whether all have.
     vouched: [bool; MAX_WIDTH],
+    all: bool,
     /// Its largest exponent, the sink's left out.
     max: [N; MAX_WIDTH],
 }
@@ -381,30 +385,39 @@ fn normalize<S: Simd>(
     sink: Option<f32>,
     o: &mut [S::N],
 ) -> Normalized<S::N> {
-    let mut vouched = [false; MAX_WIDTH];
-    let mut largest = [S::N::default(); MAX_WIDTH];
-    let zero = simd.constant(0.0);
-    for (c, running) in running.into_iter().enumerate() {
-        let max = running.max;
-        let Closed { top, grow, total, .. } = running.close(simd, sink);
-        let share = simd.div(grow, total);
-        let mut check = zero;
-        for o in o.chunks_exact_mut(COLUMNS * S::LANES) {
+    let [zero, one] = [simd.constant(0.0), simd.constant(1.0)];
+    let mut share = [zero; COLUMNS];
+    // 0 in the lanes of queries that can be vouched for, else 1 or NaN.
+    let mut check = [zero; COLUMNS];
+    let mut max = [S::N::default(); MAX_WIDTH];
+    for c in 0..COLUMNS {
+        simd.store(running[c].max, &mut max[c * S::LANES..]);
+        let Closed { top, grow, total, .. } = running[c].close(simd, sink);
+        share[c] = simd.div(grow, total);
+        check[c] = doubt(simd, running[c].max, top);
+    }
+    for o in o.chunks_exact_mut(COLUMNS * S::LANES) {
+        for c in 0..COLUMNS {
             let o = &mut o[c * S::LANES..(c + 1) * S::LANES];
-            let x = simd.mul(simd.load(o), share);
+            let x = simd.mul(simd.load(o), share[c]);
             // 0 · NaN and 0 · ∞ are NaN, and stay.
-            check = simd.mul_add(x, zero, check);
+            check[c] = simd.mul_add(x, zero, check[c]);
             simd.store(x, o);
         }
-        let mut lanes = [[S::N::default(); MAX_LANES]; 3];
-        for (lanes, x) in lanes.iter_mut().zip([max, top, check]) {
-            simd.store(x, lanes);
-        }
-        for lane in 0..S::LANES {
-            let [max, top, check] = lanes.map(|lanes| lanes[lane]);
-            largest[c * S::LANES + lane] = max;
-            vouched[c * S::LANES + lane] = is_near(max, top) && check == S::N::default();
+    }
+    let mut vouched = [true; MAX_WIDTH];
+    let mut all = true;
+    for c in 0..COLUMNS {
+        // NaN is not less than 1.
+        let sure = simd.select_less(check[c], one, zero, one);
+        if simd.any_less(zero, sure) {
+            all = false;
+            let mut lanes = [S::N::default(); MAX_LANES];
+            simd.store(sure, &mut lanes);
+            for (vouched, sure) in vouched[c * S::LANES..].iter_mut().zip(&lanes[..S::LANES]) {
+                *vouched = *sure == S::N::default();
+            }
         }
     }
-    Normalized { vouched, max: largest }
+    Normalized { vouched, all, max }
 }

@@ -10,42 +10,34 @@ use crate::{
 /// The most queries of a tile, over all sets.
 pub(super) const MAX_WIDTH: usize = COLUMNS * MAX_LANES;
 
-/// The keys that each query of a tile may see, before any mask array.
+/// The keys that the queries of a tile may see, before any mask array.
 pub(super) struct Ranges {
+    queries: Range<usize>,
     /// The union: what is visited.
     pub(super) start: usize,
     pub(super) end: usize,
     /// The intersection: what needs no look per query.
-    pub(super) common: Range<usize>,
-    pub(super) starts: [usize; MAX_WIDTH],
-    pub(super) ends: [usize; MAX_WIDTH],
+    common: Range<usize>,
 }
 
 impl Ranges {
     /// Of a tile without queries.
-    pub(super) const NONE: Self =
-        Self { start: 0, end: 0, common: 0..usize::MAX, starts: [0; MAX_WIDTH], ends: [0; MAX_WIDTH] };
+    pub(super) const NONE: Self = Self { queries: 0..0, start: 0, end: 0, common: 0..usize::MAX };
 
-    /// Of `width` lanes: the queries of one sequence from `first` on, the last of them repeated.
-    pub(super) fn new(reach: &Reach, queries: Range<usize>, width: usize) -> Self {
+    /// Of queries of one sequence.
+    pub(super) fn new(reach: &Reach, queries: Range<usize>) -> Self {
         let Range { start, end } = reach.keys(queries.start);
-        let mut ranges =
-            Self { start, end, common: start..end, starts: [start; MAX_WIDTH], ends: [end; MAX_WIDTH] };
+        let mut ranges = Self { queries: queries.clone(), start, end, common: start..end };
         if reach.is_even() {
             return ranges;
         }
-        let last = queries.end - 1;
         (ranges.start, ranges.end) = (usize::MAX, 0);
-        for lane in 0..width {
-            let keys = reach.keys(last.min(queries.start + lane));
-            (ranges.starts[lane], ranges.ends[lane]) = (keys.start, keys.end);
-            if !keys.is_empty() {
-                ranges.start = ranges.start.min(keys.start);
-                ranges.end = ranges.end.max(keys.end);
-            }
+        for keys in queries.clone().map(|query| reach.keys(query)).filter(|keys| !keys.is_empty()) {
+            ranges.start = ranges.start.min(keys.start);
+            ranges.end = ranges.end.max(keys.end);
         }
         // Both edges ascend with the position.
-        ranges.common = ranges.starts[width - 1]..ranges.ends[0];
+        ranges.common = reach.keys(queries.end - 1).start..end;
         ranges.start = ranges.start.min(ranges.end);
         ranges
     }
@@ -57,21 +49,29 @@ impl Ranges {
         if first <= start { end.saturating_sub(start).min(len) } else { 0 }
     }
 
-    /// From which to before which key of this block each lane may look; `None` where all see all.
+    /// From which to before which key of this block each lane may look; `None` where all see all. Lanes without a query of
+    /// their own are as the last one.
     #[inline(always)]
-    pub(super) fn bounds<S: Simd>(&self, simd: S, start: usize, len: usize) -> Option<[[S::F; 2]; COLUMNS]> {
+    pub(super) fn bounds<S: Simd>(
+        &self,
+        simd: S,
+        reach: &Reach,
+        start: usize,
+        len: usize,
+    ) -> Option<[[S::F; 2]; COLUMNS]> {
         if self.common.start <= start && start + len <= self.common.end {
             return None;
         }
+        let within = |edge: usize| S::N::from_f64(edge.saturating_sub(start).min(len) as f64);
         let mut bounds = [[simd.constant(0.0); 2]; COLUMNS];
         for (c, bounds) in bounds.iter_mut().enumerate() {
-            for (bound, edges) in bounds.iter_mut().zip([&self.starts, &self.ends]) {
-                let mut lanes = [S::N::default(); MAX_LANES];
-                for (lane, edge) in lanes.iter_mut().zip(&edges[c * S::LANES..(c + 1) * S::LANES]) {
-                    *lane = S::N::from_f64(edge.saturating_sub(start).min(len) as f64);
-                }
-                *bound = simd.load(&lanes);
+            let [mut starts, mut ends] = [[S::N::default(); MAX_LANES]; 2];
+            let first = self.queries.start + c * S::LANES;
+            for (lane, (start, end)) in starts[..S::LANES].iter_mut().zip(&mut ends).enumerate() {
+                let keys = reach.keys((first + lane).min(self.queries.end - 1));
+                (*start, *end) = (within(keys.start), within(keys.end));
             }
+            *bounds = [simd.load(&starts), simd.load(&ends)];
         }
         Some(bounds)
     }

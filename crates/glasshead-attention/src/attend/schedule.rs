@@ -140,7 +140,7 @@ impl<'a, 'p, T: Element> Schedule<'a, 'p, T> {
         tasks.extend(panels);
         let spread = self.problem.multiply_adds() > WORTH_A_THREAD;
         threads::for_each(&mut tasks, spread, |task| self.compute(task));
-        let mut parts = Vec::new();
+        let mut parts = Vec::with_capacity(tasks.len() + rows.len());
         for task in tasks {
             if let Task::Panels { batch, head, first, seen, .. } = task {
                 parts.push((batch * self.problem.heads + head, first, seen));

@@ -226,9 +226,11 @@ pub(super) fn with_sink<S: Simd>(simd: S, max: S::F, sink: f32) -> (S::F, S::F) 
     (top, exp2(simd, simd.mul_add_once(sink, unit, simd.sub(simd.constant(0.0), top))))
 }
 
-/// Whether exponents up to the largest of the keys, `max`, and of all, `top`, are near enough to each other: what they
-/// are counted from is rounded, and a power of what that leaves must be one that [`exp2`] can take.
-pub(super) fn is_near<N: Number>(max: N, top: N) -> bool {
-    let far = N::FAR.to_f64();
-    max.to_f64() > -far && top.to_f64() < far
+/// 0 in the lanes whose exponents up to the largest of the keys, `max`, and of all, `top`, are near enough to each other, 1 in
+/// the others: what they are counted from is rounded, and a power of what that leaves must be one that [`exp2`] can take.
+#[inline(always)]
+pub(super) fn doubt<S: Simd>(simd: S, max: S::F, top: S::F) -> S::F {
+    let [zero, one] = [simd.constant(0.0), simd.constant(1.0)];
+    let far = simd.splat(S::N::FAR);
+    simd.select_less(simd.sub(zero, far), max, simd.select_less(top, far, zero, one), one)
 }

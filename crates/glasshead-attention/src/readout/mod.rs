@@ -444,6 +444,9 @@ impl Readouts {
         by_row: Vec<Vec<Box<dyn Head>>>,
         parts: Vec<(usize, usize, Vec<AtWork>)>,
     ) -> Vec<Vec<Values>> {
+        if self.items.is_empty() {
+            return Vec::new();
+        }
         let mut heads: Vec<_> = by_row.into_iter().map(HeadParts::new).collect();
         for (head, first, seen) in parts {
             heads[head].parts.push((first, seen));
