@@ -102,7 +102,7 @@ mod tests {
         let worst = |set: &InstructionSet| {
             let got = f32::dispatch(*set, Map(inputs, tanh));
             let errors = inputs.iter().zip(got).map(|(&x, got)| ulps(got, exact(f64::from(x))));
-            errors.fold(0.0, f64::max)
+            errors.max_by(f64::total_cmp).unwrap_or(0.0)
         };
         sets.iter().map(|set| (*set, worst(set))).collect()
     }
@@ -128,7 +128,7 @@ mod tests {
             let found = worst(&inputs, false, power);
             over_all.resize(found.len(), (InstructionSet::Scalar, 0.0));
             for (all, (set, ulps)) in over_all.iter_mut().zip(found) {
-                *all = (set, all.1.max(ulps));
+                *all = (set, std::cmp::max_by(all.1, ulps, f64::total_cmp));
             }
             from = to;
         }

@@ -46,6 +46,12 @@ pub(crate) struct Case {
     pub(crate) seed: u64,
 }
 
+/// So many random cases, or as many as `PROPTEST_CASES` says.
+pub(crate) fn random(count: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().map(|n| n.parse().expect("PROPTEST_CASES is a number"));
+    ProptestConfig { cases: asked.unwrap_or(count), failure_persistence: None, ..ProptestConfig::default() }
+}
+
 pub(crate) fn cases() -> impl Strategy<Value = Case> {
     let causal = prop_oneof![
         2 => Just(None),
@@ -263,4 +269,10 @@ pub(crate) fn indices(
     queries: usize,
 ) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..batch * heads * queries).map(move |n| (n / (heads * queries), n / queries % heads, n % queries))
+}
+
+/// The largest difference, NaN if any is.
+pub(crate) fn worst<T: Element>(got: &[T], exact: &[f64]) -> f64 {
+    let off = got.iter().zip(exact).map(|(a, b)| (a.to_f64() - b).abs());
+    off.max_by(f64::total_cmp).unwrap_or(0.0)
 }

@@ -6,7 +6,7 @@
 //! are (Higham and Mary 2019), which is the relative error of its weight, and a gradient is a sum of products of weights
 //! that may cancel: so that share, and the rounding of the type, are taken of the largest sum of the products' sizes.
 
-use crate::cases::{Arrays, Case, cases, indices, largest_score, negligible};
+use crate::cases::{Arrays, Case, cases, indices, largest_score, negligible, random, worst};
 use glasshead_attention::{
     Attention, Causal, Element, Gradients, InstructionSet, Packed, Read, TensorView, Window, reference,
 };
@@ -111,10 +111,6 @@ fn widened<T: Element>(gradients: &Gradients<T>) -> [Vec<f64>; 4] {
     [wide(&gradients.q), wide(&gradients.k), wide(&gradients.v), sinks]
 }
 
-fn worst<'a>(got: impl IntoIterator<Item = &'a f64>, exact: &[f64]) -> f64 {
-    got.into_iter().zip(exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
-}
-
 /// The gradient that comes in.
 fn incoming<T: Element>(case: &Case) -> Vec<T> {
     let other = Case { seed: case.seed ^ 1, spread: 1.0, dim: case.value_dim, ..case.clone() };
@@ -176,7 +172,7 @@ fn check<T: Element>(case: &Case, rounding: f64, smallest: f64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random(150))]
 
     #[test]
     fn gradients_in_f32_are_within_twice_the_plain_error(case in cases()) {
