@@ -45,7 +45,7 @@ use crate::{
 pub(super) const TILES: usize = 8;
 
 /// Bytes of k and v that the second cache holds from one panel to the next.
-const HELD: usize = 1 << 20;
+const HELD: usize = 512 << 10;
 
 /// The most keys per block: their weights (32 KiB with AVX-512, 16 with AVX2 or as bf16) are read from the first cache
 /// for every few dims. The least: each block has its own start and end.
