@@ -170,7 +170,7 @@ fn best_and_median(mut times: Vec<f64>) -> [f64; 2] {
     [times[0], times[times.len() / 2]]
 }
 
-/// The largest difference to the f64 reference on rows spread over the whole output.
+/// The largest difference to the f64 reference on rows spread over the whole output, NaN if any is.
 fn worst<T: Element>(request: &Attention<T>, seen: &Attended<T>) -> Result<f64, AttentionError> {
     let [batch, heads, queries, value_dim] = seen.shape;
     let rows = batch * heads * queries;
@@ -179,7 +179,7 @@ fn worst<T: Element>(request: &Attention<T>, seen: &Attended<T>) -> Result<f64, 
         let at = sample * rows / rows.min(SAMPLED_ROWS);
         let exact = reference::output(request, at / (heads * queries), at / queries % heads, at % queries)?;
         for (got, exact) in seen.out[at * value_dim..(at + 1) * value_dim].iter().zip(exact) {
-            worst = worst.max((got.to_f64() - exact).abs());
+            worst = std::cmp::max_by(worst, (got.to_f64() - exact).abs(), f64::total_cmp);
         }
     }
     Ok(worst)

@@ -119,7 +119,9 @@ impl Encoded {
             steps.dots = self.units.iter().map(dot).collect();
         }
         let fused = self.fused(asking, given).map_err(impossible)?;
-        steps.max_abs_error = steps.output.iter().zip(fused).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        // NaN is the largest of all.
+        let off = steps.output.iter().zip(fused).map(|(a, b)| (a - b).abs());
+        steps.max_abs_error = off.max_by(f64::total_cmp).unwrap_or(0.0);
         Ok(steps)
     }
 
