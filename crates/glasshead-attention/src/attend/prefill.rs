@@ -342,10 +342,10 @@ impl<T: Element> Place<'_, '_, T> {
         row: &mut Row,
     ) -> Sure {
         let &Self { problem, batch, head, ref terms, ref reach, sink } = self;
-        let Normalized { all, mut vouched, max } = normalize(simd, running, sink, o);
+        let Normalized { mut vouched, max } = normalize(simd, running, sink, o);
         let mut lse = [None; MAX_WIDTH];
         unpack(simd, o, out, problem.value_dim, square);
-        if all && problem.mask().is_none() {
+        if problem.mask().is_none() && vouched == [true; MAX_WIDTH] {
             return Sure { vouched, lse };
         }
         for (lane, out) in out.chunks_exact_mut(problem.value_dim).enumerate() {
@@ -370,9 +370,8 @@ impl<T: Element> Place<'_, '_, T> {
 
 /// A finished tile.
 struct Normalized<N> {
-    /// Whether a query has a weight and finite numbers alone, none of them far; whether all have.
+    /// Whether a query has a weight and finite numbers alone, none of them far; true in lanes beyond the tile.
     vouched: [bool; MAX_WIDTH],
-    all: bool,
     /// Its largest exponent, the sink's left out.
     max: [N; MAX_WIDTH],
 }
@@ -406,12 +405,10 @@ fn normalize<S: Simd>(
         }
     }
     let mut vouched = [true; MAX_WIDTH];
-    let mut all = true;
     for c in 0..COLUMNS {
         // NaN is not less than 1.
         let sure = simd.select_less(check[c], one, zero, one);
         if simd.any_less(zero, sure) {
-            all = false;
             let mut lanes = [S::N::default(); MAX_LANES];
             simd.store(sure, &mut lanes);
             for (vouched, sure) in vouched[c * S::LANES..].iter_mut().zip(&lanes[..S::LANES]) {
@@ -419,5 +416,5 @@ fn normalize<S: Simd>(
             }
         }
     }
-    Normalized { vouched, all, max }
+    Normalized { vouched, max }
 }
